@@ -1,0 +1,50 @@
+# Needs Python (>= 3.10) and make; everything else is installed into $(VENV). Tests and demo bring their own Postgres.
+PYTHON ?= python3
+VENV   ?= .venv
+LOWEST ?= .venv-lowest
+BIN    := $(VENV)/bin
+WORKERS ?= 2
+PYTEST := -m pytest -q -n $(WORKERS) --dist worksteal
+
+.PHONY: test check lint types layers demo bench test-lowest clean
+
+test: lint types layers  ## everything that must hold before a change is merged
+	$(BIN)/python $(PYTEST)
+
+check: lint types layers  ## the fast inner loop: no long property tests
+	$(BIN)/python $(PYTEST) -x --ff -m "not slow"
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.ready
+	$(BIN)/mypy
+
+layers: $(VENV)/.ready
+	$(BIN)/lint-imports
+
+demo: $(VENV)/.ready  ## the scripted chat, through real processes, on SQLite and on Postgres
+	$(BIN)/python examples/demo.py
+
+bench: $(VENV)/.ready  ## all workloads against the official savers, with charts
+	$(BIN)/python -m benchmarks all --json benchmarks/results/latest.json
+	$(BIN)/python -m benchmarks charts
+
+test-lowest: $(LOWEST)/.ready  ## the tests on the lowest versions that pyproject.toml allows
+	$(LOWEST)/bin/python $(PYTEST)
+
+$(VENV)/.ready: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable . --group dev
+	touch $@
+
+$(LOWEST)/.ready: pyproject.toml $(VENV)/.ready
+	test -x $(LOWEST)/bin/python || $(BIN)/python -m venv $(LOWEST)
+	$(BIN)/uv pip compile --quiet --python $(LOWEST)/bin/python --resolution lowest-direct pyproject.toml -o $(LOWEST)/lowest.txt
+	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --editable . --group dev --constraints $(LOWEST)/lowest.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(LOWEST) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

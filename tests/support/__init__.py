@@ -1,0 +1,1 @@
+"""What the tests share: databases, the four savers, made-up checkpoints, graphs."""
