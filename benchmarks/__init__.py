@@ -1,0 +1,1 @@
+"""Benchmarks: this package's savers, the official ones of the same database and InMemorySaver, in one run."""
