@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psycopg
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import make_conninfo
 
 URI_VARIABLE = "DUAL_TEST_POSTGRES_URI"
 
@@ -71,17 +71,3 @@ def _own_server(data: Path) -> Iterator[str]:
         yield uri
     finally:
         running.cleanup()
-
-
-def tables(uri: str) -> set[str]:
-    """Names of all user tables of a database."""
-    with psycopg.connect(uri, autocommit=True) as connection:
-        rows = connection.execute(
-            "SELECT table_name FROM information_schema.tables "
-            "WHERE table_schema NOT IN ('pg_catalog', 'information_schema')"
-        ).fetchall()
-    return {name for (name,) in rows}
-
-
-def parts(uri: str) -> dict[str, str]:
-    return {key: str(value) for key, value in conninfo_to_dict(uri).items()}

@@ -1,0 +1,290 @@
+"""Random histories of operations: every answer is compared with that of LangGraph's `InMemorySaver`.
+
+Two savers on one database take turns, as two processes would, and every operation goes through a face that is drawn
+for it: awaited, blocking inside the running loop, or blocking with no loop running.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
+from langgraph.checkpoint.base import get_checkpoint_id
+from langgraph.checkpoint.base.id import uuid6
+
+from tests.support.compare import answer, fingerprint, key_of, parent_of
+from tests.support.model import Model, matches
+from tests.support.savers import BlockingFace, Kind, opened
+from tests.support.strategies import CHANNELS, edited, metadata_extra, new_value, task_writes
+from tests.support.tables import counts
+
+THREADS = ["a", "b", "c", 'it\'s 100% "odd"; --']
+NAMESPACES = ["", "child:1", "child:1|grand child:2"]
+RUNS = ["run-1", "run-2", "run-3"]
+TASKS = ["t1", "t2", "t3"]
+# How many histories: a few for every change, more on request.
+EXAMPLES = int(os.environ.get("DUAL_TEST_EXAMPLES", "25"))
+PHASES = [Phase.explicit, Phase.reuse, Phase.generate, *([Phase.shrink] if "DUAL_TEST_SHRINK" in os.environ else [])]
+FACES = ["async", "blocking in the loop", "blocking"]
+
+
+@dataclass
+class World:
+    """Two savers on one database, and the loop that they live in."""
+
+    loop: asyncio.AbstractEventLoop
+    savers: list[Any]
+    database: str
+
+    def call(self, which: int, face: str, name: str, *arguments: Any, **options: Any) -> Any:
+        saver = self.savers[which]
+        if face == "blocking":
+            result = getattr(saver, name)(*arguments, **options)
+            return list(result) if name == "list" else result
+        driven = saver if face == "async" else BlockingFace(saver)
+        called = getattr(driven, f"a{name}")(*arguments, **options)
+        return self.loop.run_until_complete(_collect(called) if name == "list" else called)
+
+
+async def _collect(found: Any) -> list[Any]:
+    return [item async for item in found]
+
+
+class SaverMachine(RuleBasedStateMachine):
+    """Drives the model and the savers with the same operations."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self.world = world
+        self.model = Model()
+        self.live: dict[tuple[str, str], dict[str, Any]] = {}
+        self.steps = 0
+
+    def teardown(self) -> None:
+        for thread in self.model.threads():
+            self.world.call(0, "async", "delete_thread", thread)
+        assert set(counts(self.world.database).values()) <= {0}, "deleting every thread left rows behind"
+
+    def ask(self, data: st.DataObject, name: str, *arguments: Any, **options: Any) -> Any:
+        which, face = data.draw(st.integers(0, 1), "saver"), data.draw(st.sampled_from(FACES), "face")
+        return self.world.call(which, face, name, *arguments, **options)
+
+    def draw_place(self, data: st.DataObject) -> tuple[str, str]:
+        return data.draw(st.sampled_from(THREADS), "thread"), data.draw(st.sampled_from(NAMESPACES), "namespace")
+
+    def draw_checkpoint(self, data: st.DataObject, *place: str) -> str | None:
+        """The id of a stored checkpoint, or None for the latest."""
+        return data.draw(st.sampled_from([None, *self.model.ids(*place)]), "checkpoint")
+
+    # -- writing ------------------------------------------------------------------------------------------------
+
+    @rule(data=st.data())
+    def put(self, data: st.DataObject) -> None:
+        """A super-step: some channels get new versions, on top of the head or, as a fork, of an older checkpoint."""
+        place = self.draw_place(data)
+        base = self.model.get_tuple(config(*place, self.draw_checkpoint(data, *place)))
+        values = self._values_before(data, place, base)
+        versions = dict(base.checkpoint["channel_versions"]) if base else {}
+        fresh = self._step(data, values, versions)
+        checkpoint = {
+            "v": 4,
+            "id": str(uuid6(clock_seq=self.steps)),
+            "ts": "2026-01-01T00:00:00+00:00",
+            "channel_values": values,
+            "channel_versions": versions,
+            "versions_seen": {"node": dict(versions)} if data.draw(st.booleans(), "seen") else {},
+            "updated_channels": sorted(fresh) or None,
+        }
+        metadata = {
+            "source": data.draw(st.sampled_from(["input", "loop", "update", "fork"]), "source"),
+            "step": self.steps,
+            "parents": {},
+            "run_id": data.draw(st.sampled_from(RUNS), "run"),
+            **data.draw(metadata_extra, "metadata"),
+        }
+        self.steps += 1
+        into = config(*place, key_of(base)[2] if base else None)
+        self._put(data, into, checkpoint, metadata, fresh)
+        self.live[place] = values
+        if data.draw(st.integers(0, 5), "repeat") == 0:  # a retry after a lost answer
+            self._put(data, into, checkpoint, metadata, fresh)
+
+    def _values_before(self, data: st.DataObject, place: tuple[str, str], base: Any) -> dict[str, Any]:
+        """Live objects of the last step, as in a running graph, or loaded ones, as at the start of a run."""
+        if base is None:
+            return {}
+        is_head = key_of(base)[2] == max(self.model.ids(*place))
+        if place in self.live and is_head and data.draw(st.booleans(), "live"):
+            return dict(self.live[place])
+        loaded = self.ask(data, "get_tuple", config(*key_of(base)))
+        return dict(loaded.checkpoint["channel_values"])
+
+    def _step(self, data: st.DataObject, values: dict[str, Any], versions: dict[str, Any]) -> dict[str, Any]:
+        """Edit some channels; the new versions."""
+        fresh = {}
+        saver = self.world.savers[0]
+        following = saver.get_next_version(max(versions.values()) if versions else None, None)
+        for channel in data.draw(st.lists(st.sampled_from(CHANNELS), unique=True), "channels"):
+            fresh[channel] = versions[channel] = following
+            if data.draw(st.integers(0, 5), "consume") == 0:
+                values.pop(channel, None)
+            elif channel in values:
+                values[channel] = edited(data, values[channel])
+            else:
+                values[channel] = data.draw(new_value, channel)
+        # A channel whose version did not move is stored as it was, whatever became of the live object since.
+        return fresh
+
+    def _put(self, data: st.DataObject, into: Any, checkpoint: Any, metadata: Any, fresh: Any) -> None:
+        expected = self.model.put(into, checkpoint, metadata, fresh)
+        assert self.ask(data, "put", into, checkpoint, metadata, fresh) == expected
+
+    @rule(data=st.data())
+    def put_writes(self, data: st.DataObject) -> None:
+        """The writes of a task, once or again, also for a checkpoint that is not there (yet)."""
+        place = self.draw_place(data)
+        known = self.model.ids(*place)
+        checkpoint_id = data.draw(st.sampled_from([*known, "1f0-not-there"]), "checkpoint")
+        task = data.draw(st.sampled_from(TASKS), "task")
+        writes = data.draw(task_writes, "writes")
+        arguments = (config(*place, checkpoint_id), writes, task, f"~__pregel_pull, {task}" if task != "t1" else "")
+        self.model.put_writes(*arguments)
+        self.ask(data, "put_writes", *arguments)
+
+    @rule(data=st.data(), thread=st.sampled_from(THREADS))
+    def delete_thread(self, data: st.DataObject, thread: str) -> None:
+        if data.draw(st.integers(0, 3), "really") == 0:
+            self.model.delete_thread(thread)
+            self._forget(thread)
+            self.ask(data, "delete_thread", thread)
+
+    @rule(data=st.data(), source=st.sampled_from(THREADS), copy=st.sampled_from(THREADS))
+    def copy_thread(self, data: st.DataObject, source: str, copy: str) -> None:
+        if source != copy and not self.model.knows(copy) and self.model.knows(source):
+            self.model.copy_thread(source, copy)
+            self.ask(data, "copy_thread", source, copy)
+
+    @precondition(lambda self: self.steps > 5)
+    @rule(data=st.data(), runs=st.lists(st.sampled_from(RUNS), max_size=1))
+    def delete_for_runs(self, data: st.DataObject, runs: list[str]) -> None:
+        self.model.delete_for_runs(runs)
+        self.live.clear()
+        self.ask(data, "delete_for_runs", runs)
+
+    @precondition(lambda self: self.steps > 5)
+    @rule(
+        data=st.data(),
+        threads=st.lists(st.sampled_from(THREADS), max_size=2),
+        strategy=st.sampled_from(["keep_latest", "keep_latest", "delete"]),
+    )
+    def prune(self, data: st.DataObject, threads: list[str], strategy: str) -> None:
+        self.model.prune(threads, strategy=strategy)
+        for thread in threads:
+            self._forget(thread)
+        self.ask(data, "prune", threads, strategy=strategy)
+
+    def _forget(self, thread: str) -> None:
+        self.live = {place: values for place, values in self.live.items() if place[0] != thread}
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    @rule(data=st.data())
+    def get_tuple(self, data: st.DataObject) -> None:
+        place = self.draw_place(data)
+        which = config(*place, self.draw_checkpoint(data, *place))
+        self.check(self.ask(data, "get_tuple", which), self.model.get_tuple(which))
+
+    @rule(data=st.data())
+    def list_checkpoints(self, data: st.DataObject) -> None:
+        where = data.draw(st.sampled_from(["everything", "thread", "namespace", "checkpoint"]), "where")
+        place = self.draw_place(data)
+        which = {
+            "everything": None,
+            "thread": {"configurable": {"thread_id": place[0]}},
+            "namespace": config(*place),
+            "checkpoint": config(*place, self.draw_checkpoint(data, *place)),
+        }[where]
+        wanted = data.draw(st.one_of(st.none(), self.filters(data)), "filter")
+        before = data.draw(st.one_of(st.none(), st.sampled_from([None, *self.model.all_ids()])), "before")
+        limit = data.draw(st.one_of(st.none(), st.integers(0, 4)), "limit")
+
+        found = self.ask(
+            data, "list", which, filter=wanted, before=config(*place, before) if before else None, limit=limit
+        )
+
+        expected = {
+            key_of(one): one
+            for one in self.model.list(which, before=config(*place, before) if before else None)
+            if matches(wanted or {}, one.metadata)
+        }
+        ids = sorted((key[2] for key in expected), reverse=True)
+        assert [key_of(one)[2] for one in found] == (ids if limit is None else ids[:limit])
+        assert len({key_of(one) for one in found}) == len(found)
+        for one in found:
+            self.check(one, expected[key_of(one)])
+
+    def filters(self, data: st.DataObject) -> st.SearchStrategy[dict[str, Any]]:
+        """A filter that some checkpoint may match."""
+        return st.builds(
+            lambda extra, keep: {name: value for name, value in extra.items() if name in keep},
+            metadata_extra.map(lambda extra: {**extra, "run_id": RUNS[0], "missing": None}),
+            st.sets(st.sampled_from(["tag", "depth", "flag", "run_id", "missing"]), min_size=1, max_size=2),
+        )
+
+    @rule(data=st.data(), channels=st.lists(st.sampled_from(CHANNELS), unique=True, max_size=3))
+    def delta_history(self, data: st.DataObject, channels: list[str]) -> None:
+        place = self.draw_place(data)
+        which = config(*place, self.draw_checkpoint(data, *place))
+        found = self.ask(data, "get_delta_channel_history", config=which, channels=channels)
+        expected = self.model.get_delta_channel_history(config=which, channels=channels)
+        assert {name: fingerprint(entry) for name, entry in found.items()} == {
+            name: fingerprint(entry) for name, entry in expected.items()
+        }
+
+    def check(self, found: Any, expected: Any) -> None:
+        assert answer(found) == answer(expected)
+        if found is not None:
+            assert self._existing_parent(found) == self._existing_parent(expected)
+            assert get_checkpoint_id(found.config) == found.checkpoint["id"]
+
+    def _existing_parent(self, found: Any) -> str | None:
+        """The parent, unless it was deleted: whether a name is kept for it then is the saver's own business."""
+        parent = parent_of(found)
+        return parent if parent in self.model.ids(*key_of(found)[:2]) else None
+
+
+def config(thread: str, namespace: str, checkpoint_id: str | None = None) -> Any:
+    place = {"thread_id": thread, "checkpoint_ns": namespace}
+    return {"configurable": {**place, "checkpoint_id": checkpoint_id} if checkpoint_id else place}
+
+
+@pytest.fixture
+def world(kind: Kind, database: str) -> Iterator[World]:
+    loop = asyncio.new_event_loop()
+    stack = AsyncExitStack()
+
+    async def start() -> list[Any]:
+        return [await stack.enter_async_context(opened(kind.ours, database)) for _ in range(2)]
+
+    try:
+        yield World(loop, loop.run_until_complete(start()), database)
+        loop.run_until_complete(stack.aclose())
+    finally:
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_every_answer_is_that_of_the_model(world: World) -> None:
+    run_state_machine_as_test(
+        lambda: SaverMachine(world), settings=settings(max_examples=EXAMPLES, stateful_step_count=30, deadline=None, phases=PHASES)
+    )
