@@ -19,7 +19,7 @@ _barrier: Any = None
 
 @dataclass(frozen=True)
 class Load:
-    """What every process does: `job` names the clients, one a thread, each doing `steps` steps."""
+    """What every process does: `job` names the clients, one a thread, each doing a first step and then `steps`."""
 
     kind: SaverKind
     location: str
@@ -35,13 +35,15 @@ class Done:
 
     Attributes:
         started, ended: monotonic time, comparable between processes.
-        acknowledged: thread id → steps that returned without an error.
+        acknowledged: thread id → steps that returned without an error, the first one among them.
+        timed: steps that returned without an error between `started` and `ended`.
         errors: one text for each step that raised.
     """
 
     started: float
     ended: float
     acknowledged: dict[str, int]
+    timed: int
     errors: list[str]
 
 
@@ -62,12 +64,15 @@ def _process(load: Load, number: int) -> Done:
     with open_saver(load.kind, load.location, load.pool) as saver, ThreadPoolExecutor(load.threads) as executor:
         make = CLIENTS[load.job](saver)
         clients = [make(f"{number}-{index}") for index in range(load.threads)]
+        first = list(executor.map(_steps, clients, [1] * load.threads))
         _barrier.wait(START_SECONDS)
         started = time.perf_counter()
         outcomes = list(executor.map(_steps, clients, [load.steps] * load.threads))
         ended = time.perf_counter()
-    acknowledged = {client.thread_id: good for client, (good, _) in zip(clients, outcomes, strict=True)}
-    return Done(started, ended, acknowledged, [error for _, errors in outcomes for error in errors])
+    both = zip(clients, first, outcomes, strict=True)
+    acknowledged = {client.thread_id: before + good for client, (before, _), (good, _) in both}
+    errors = [error for _, found in (*first, *outcomes) for error in found]
+    return Done(started, ended, acknowledged, sum(good for good, _ in outcomes), errors)
 
 
 def _steps(client: Client, steps: int) -> tuple[int, list[str]]:
