@@ -252,13 +252,8 @@ class SaverMachine(RuleBasedStateMachine):
     def check(self, found: Any, expected: Any) -> None:
         assert answer(found) == answer(expected)
         if found is not None:
-            assert self._existing_parent(found) == self._existing_parent(expected)
+            assert parent_of(found) == parent_of(expected)
             assert get_checkpoint_id(found.config) == found.checkpoint["id"]
-
-    def _existing_parent(self, found: Any) -> str | None:
-        """The parent, unless it was deleted: whether a name is kept for it then is the saver's own business."""
-        parent = parent_of(found)
-        return parent if parent in self.model.ids(*key_of(found)[:2]) else None
 
 
 def config(thread: str, namespace: str, checkpoint_id: str | None = None) -> Any:

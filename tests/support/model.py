@@ -51,7 +51,12 @@ class Model(InMemorySaver):
                     self._drop(thread, namespace, found)
 
     def _drop(self, thread_id: str, checkpoint_ns: str, checkpoint_id: str) -> None:
-        del self.storage[thread_id][checkpoint_ns][checkpoint_id]
+        """Remove a checkpoint and its writes; its children hang on its parent then."""
+        stored = self.storage[thread_id][checkpoint_ns]
+        _, _, parent = stored.pop(checkpoint_id)
+        for child, (checkpoint, metadata, of_child) in stored.items():
+            if of_child == checkpoint_id:
+                stored[child] = (checkpoint, metadata, parent)
         self.writes.pop((thread_id, checkpoint_ns, checkpoint_id), None)
 
 

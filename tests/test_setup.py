@@ -1,0 +1,149 @@
+"""The schema: made once whoever asks first, never touched again, never mixed up with what else is in the database."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pytest
+
+from langgraph_checkpoint_dual.errors import SchemaError
+from tests.support import tables
+from tests.support.checkpoints import config, put
+from tests.support.savers import KINDS, Kind, opened, settle
+
+BY_BACKEND = {
+    backend: [kind.name for kind in KINDS if kind.backend == backend] * 4 for backend in ("sqlite", "postgres")
+}
+
+
+@contextmanager
+def worker(name: str, database: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-W", "error", "-m", "tests.support.setup_worker", name, database]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        yield process
+        process.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", BY_BACKEND)
+def test_eight_processes_set_up_an_empty_database_at_once(backend: str, request: pytest.FixtureRequest) -> None:
+    database = request.getfixturevalue("sqlite_path" if backend == "sqlite" else "postgres_uri")
+    with ExitStack() as stack:
+        workers = [stack.enter_context(worker(name, database)) for name in BY_BACKEND[backend]]
+        for one in workers:
+            assert one.stdout is not None
+            assert one.stdout.readline() == "ready\n", one.communicate()
+        for one in workers:
+            assert one.stdin is not None
+            one.stdin.write("go\n")
+            one.stdin.flush()
+        outcomes = [one.communicate(timeout=60) for one in workers]
+        assert [(output, errors) for output, errors in outcomes] == [("done\n", "")] * 8
+    assert len(migrations(database)) == len(set(migrations(database))) >= 1
+
+
+def migrations_table(database: str) -> str:
+    [name] = [name for name in tables.tables(database) if "migrations" in name]
+    return name
+
+
+def migrations(database: str) -> list[int]:
+    return sorted(row[0] for row in tables.rows(database, f'SELECT version FROM "{migrations_table(database)}"'))
+
+
+def refuses_writing(kind: Kind, database: str) -> str:
+    """A connection string for the same database through which every write fails."""
+    if kind.backend == "postgres":
+        return f"{database} options='-c default_transaction_read_only=on'"
+    return database
+
+
+async def test_second_setup_writes_nothing(kind: Kind, database: str) -> None:
+    async with opened(kind.ours, database) as saver:
+        await settle(saver.setup())
+    before = tables.contents(database)
+    with Observer(kind, database) as observer:
+        async with opened(kind.ours, refuses_writing(kind, database)) as saver:
+            await settle(saver.setup())
+            assert await saver.aget_tuple(config()) is None
+        assert not observer.saw_a_write()
+    assert tables.contents(database) == before
+
+
+class Observer:
+    """Notices every commit to a SQLite file; on Postgres the connection itself refuses to write."""
+
+    def __init__(self, kind: Kind, database: str) -> None:
+        self._connection = tables.sqlite3.connect(database) if kind.backend == "sqlite" else None
+        self._before = self._version()
+
+    def _version(self) -> Any:
+        return self._connection and self._connection.execute("PRAGMA data_version").fetchone()
+
+    def saw_a_write(self) -> bool:
+        return bool(self._version() != self._before)
+
+    def __enter__(self) -> Observer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._connection:
+            self._connection.close()
+
+
+async def test_a_newer_database_is_refused_and_left_alone(kind: Kind, database: str) -> None:
+    async with opened(kind.ours, database) as saver:
+        stored = await put(saver, values={"total": 1})
+    name = migrations_table(database)
+    tables.rows(database, f'UPDATE "{name}" SET version = 9999 WHERE version = (SELECT max(version) FROM "{name}")')
+    before = tables.contents(database)
+
+    with pytest.raises(SchemaError, match="newer"):
+        async with opened(kind.ours, database):
+            pass
+    for use in ("aget_tuple", "aput"):
+        with pytest.raises(SchemaError, match="newer"):
+            await use_without_setup(kind, database, use, stored)
+    assert tables.contents(database) == before
+
+
+async def use_without_setup(kind: Kind, database: str, use: str, stored: Any) -> None:
+    """The first use of a saver whose `setup()` nobody called."""
+    async with kind.ours(database) as saver:
+        if use == "aput":
+            await put(saver, stored)
+        else:
+            await saver.aget_tuple(stored)
+
+
+async def test_first_use_sets_up_by_itself(kind: Kind, database: str) -> None:
+    async with kind.ours(database) as saver:
+        stored = await put(saver, values={"total": 1})
+        assert (await saver.aget_tuple(stored)).checkpoint["channel_values"] == {"total": 1}
+
+
+async def test_official_tables_in_the_same_database_are_left_alone(kind: Kind, database: str) -> None:
+    async with opened(kind.official, database) as official:
+        put_official = official.aput if kind.face == "async" else official.put
+        await settle(put_official(config(), *a_checkpoint()))
+    before = tables.contents(database)
+    async with opened(kind.ours, database) as saver:
+        assert await saver.aget_tuple(config()) is None
+        await put(saver, values={"total": 1})
+        await saver.adelete_thread("thread")
+    after = tables.contents(database)
+    assert {name: after[name] for name in before} == before
+    assert after.keys() > before.keys()
+
+
+def a_checkpoint() -> tuple[Any, Any, Any]:
+    from tests.support.checkpoints import checkpoint, metadata
+
+    made = checkpoint({"total": 2})
+    return made, metadata(), made["channel_versions"]
