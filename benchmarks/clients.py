@@ -18,6 +18,7 @@ from benchmarks.savers import Saver
 from benchmarks.workload import thread
 
 WRITES_A_STEP = 2
+TURNS_A_THREAD = 8
 
 
 class Client(Protocol):
@@ -78,22 +79,31 @@ class PutClient:
 
 
 class TurnClient:
-    """A step is one turn of a chat."""
+    """A step is one turn of a chat; after some turns it begins another thread, so that the state stays small."""
 
     def __init__(self, graph: Graph, thread_id: str, rng: random.Random) -> None:
         self.thread_id = thread_id
         self._graph = graph
-        self._config = thread(thread_id)
         self._rng = rng
+        self._turns = 0
 
     def step(self) -> None:
-        self._graph.invoke(self._input(), self._config, durability="sync")
+        self._graph.invoke(self._input(), self._next_config(), durability="sync")
 
     async def astep(self) -> None:
-        await self._graph.ainvoke(self._input(), self._config, durability="sync")
+        await self._graph.ainvoke(self._input(), self._next_config(), durability="sync")
+
+    def _next_config(self) -> RunnableConfig:
+        self._turns += 1
+        return thread(chat_thread(self.thread_id, self._turns - 1))
 
     def _input(self) -> dict[str, Any]:
         return {"messages": [question(self._rng, 40)]}
+
+
+def chat_thread(client: str, turn: int) -> str:
+    """The thread on which a client does its turn of that number, from 0."""
+    return f"{client}/{turn // TURNS_A_THREAD}"
 
 
 def put_clients(saver: Saver) -> MakeClient:

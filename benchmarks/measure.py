@@ -46,7 +46,7 @@ def in_child(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 def reset_peak_memory() -> int:
     """Start a new measurement of the peak; returns the bytes resident now (Linux)."""
     Path("/proc/self/clear_refs").write_text("5")
-    return _status_bytes("VmRSS")
+    return peak_memory()
 
 
 def peak_memory() -> int:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from benchmarks import processes
-from benchmarks.clients import CLIENTS, WRITES_A_STEP, Client
+from benchmarks.clients import CLIENTS, WRITES_A_STEP, Client, chat_thread
 from benchmarks.proxy import delayed
 from benchmarks.savers import ASYNC, ASYNC_POSTGRES, SYNC, SYNC_POSTGRES, Saver, ensure_schema
 from benchmarks.sites import Site
@@ -209,7 +209,11 @@ def _whole_checkpoints(saver: Saver, thread_id: str) -> int:
 
 
 def _lost_turns(saver: Saver, acknowledged: dict[str, int]) -> int:
-    return sum(max(0, turns - _answers(saver, thread_id)) for thread_id, turns in acknowledged.items())
+    return sum(max(0, turns - _all_answers(saver, client, turns)) for client, turns in acknowledged.items())
+
+
+def _all_answers(saver: Saver, client: str, turns: int) -> int:
+    return sum(_answers(saver, thread_id) for thread_id in {chat_thread(client, turn) for turn in range(turns)})
 
 
 def _answers(saver: Saver, thread_id: str) -> int:
