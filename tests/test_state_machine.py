@@ -281,5 +281,6 @@ def world(kind: Kind, database: str) -> Iterator[World]:
 @pytest.mark.timeout(400)
 def test_every_answer_is_that_of_the_model(world: World) -> None:
     run_state_machine_as_test(
-        lambda: SaverMachine(world), settings=settings(max_examples=EXAMPLES, stateful_step_count=30, deadline=None, phases=PHASES)
+        lambda: SaverMachine(world),
+        settings=settings(max_examples=EXAMPLES, stateful_step_count=30, deadline=None, phases=PHASES),
     )

@@ -40,17 +40,38 @@ def counts(database: str) -> dict[str, int]:
 
 
 def all_rows(database: str, table: str) -> list[tuple[Any, ...]]:
-    if is_postgres(database):
-        return rows(database, sql.SQL("SELECT * FROM {}").format(sql.Identifier(table)))
-    quoted = table.replace('"', '""')
-    return rows(database, f'SELECT * FROM "{quoted}"')
+    return _ask(database, _select_all(database, table))[1]
+
+
+def named_rows(database: str, table: str) -> list[dict[str, Any]]:
+    """Every row of a table, by column."""
+    names, found = _ask(database, _select_all(database, table))
+    return [dict(zip(names, row, strict=True)) for row in found]
 
 
 def rows(database: str, statement: Any, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """The rows that a statement gives, or [] where it gives none; committed."""
+    return _ask(database, statement, parameters)[1]
+
+
+def _select_all(database: str, table: str) -> Any:
+    if is_postgres(database):
+        return sql.SQL("SELECT * FROM {}").format(sql.Identifier(table))
+    quoted = table.replace('"', '""')
+    return f'SELECT * FROM "{quoted}"'
+
+
+def _ask(database: str, statement: Any, parameters: tuple[Any, ...] = ()) -> tuple[list[str], list[tuple[Any, ...]]]:
     if is_postgres(database):
         with psycopg.connect(database, autocommit=True) as connection:
-            cursor = connection.execute(statement, parameters)
-            return cursor.fetchall() if cursor.description else []
+            cursor: Any = connection.execute(statement, parameters or None)
+            return ([column[0] for column in cursor.description], cursor.fetchall()) if cursor.description else ([], [])
     with closing(sqlite3.connect(database, isolation_level=None)) as connection:
-        return connection.execute(statement, parameters).fetchall()
+        connection.create_function("flip", 1, _flipped)
+        cursor = connection.execute(statement, parameters)
+        return [column[0] for column in cursor.description or ()], cursor.fetchall()
+
+
+def _flipped(data: bytes) -> bytes:
+    """The bytes with the last one inverted."""
+    return data[:-1] + bytes([data[-1] ^ 255])
