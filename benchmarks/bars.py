@@ -76,7 +76,9 @@ BARS = (
 
 
 def verdicts(results: Results) -> str:
-    """Every bar that this run can judge, met or missed."""
+    """Every bar that this run can judge, met or missed; the smallest sizes judge none."""
+    if results.meta["scale"] == "quick":
+        return "\nbars: not judged at the sizes of --quick"
     lines = [line for bar in BARS for saver in bar.savers if (line := _verdict(results, bar, saver))]
     return "\n".join(["", "bars", *lines]) if lines else "\nbars: none that this run can judge"
 
