@@ -33,7 +33,7 @@ class EncodeError(CheckpointerError, TypeError):
 
     def in_channel(self, channel: str) -> EncodeError:
         """The same error, naming the channel that it was met in."""
-        return EncodeError(self.reason, path=self.path, channel=channel)
+        return type(self)(self.reason, path=self.path, channel=channel)
 
 
 class DecodeError(CheckpointerError, ValueError):
@@ -51,7 +51,7 @@ class DecodeError(CheckpointerError, ValueError):
 
     def at(self, **where: Any) -> DecodeError:
         """The same error, with more said about the row that it was met in."""
-        return DecodeError(self.reason, **{**where, **self.where})
+        return type(self)(self.reason, **{**where, **self.where})
 
 
 class SchemaError(CheckpointerError, RuntimeError):

@@ -1,0 +1,30 @@
+"""Checkpoint savers for LangGraph on SQLite and Postgres: a drop-in replacement for the official ones."""
+
+from typing import TYPE_CHECKING, Any
+
+from langgraph_checkpoint_dual.cache import Cache
+from langgraph_checkpoint_dual.serde import Serializer
+
+if TYPE_CHECKING:
+    from langgraph_checkpoint_dual.postgres import PostgresSaver
+    from langgraph_checkpoint_dual.postgres.aio import AsyncPostgresSaver
+    from langgraph_checkpoint_dual.sqlite import SqliteSaver
+    from langgraph_checkpoint_dual.sqlite.aio import AsyncSqliteSaver
+
+__all__ = ["AsyncPostgresSaver", "AsyncSqliteSaver", "Cache", "PostgresSaver", "Serializer", "SqliteSaver"]
+
+_HOMES = {
+    "SqliteSaver": "sqlite",
+    "AsyncSqliteSaver": "sqlite.aio",
+    "PostgresSaver": "postgres",
+    "AsyncPostgresSaver": "postgres.aio",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a saver when it is first asked for: whoever uses SQLite need not load psycopg."""
+    if name in _HOMES:
+        from importlib import import_module
+
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,184 @@
+"""One checkpoint between LangGraph's dicts and the stored row, without its channel values.
+
+LangGraph's version strings are 50 characters long and each stands in a checkpoint several times; here each is
+stored once, in short form, and referred to by its place.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple, cast
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import Checkpoint, CheckpointMetadata, PendingWrite, writes_sort_key
+from langgraph.checkpoint.serde.base import SerializerProtocol
+
+from langgraph_checkpoint_dual.core import values
+from langgraph_checkpoint_dual.core.address import Address, config_of
+from langgraph_checkpoint_dual.core.items import Slot, pack_slots, unpack_slots
+from langgraph_checkpoint_dual.core.metadata import merged_metadata, to_json
+from langgraph_checkpoint_dual.core.rows import CheckpointRow, WriteRow
+from langgraph_checkpoint_dual.core.text import escape, unescape
+from langgraph_checkpoint_dual.core.tx import Row
+from langgraph_checkpoint_dual.errors import DecodeError
+
+_ELSEWHERE = ("id", "channel_values", "channel_versions", "versions_seen")
+_PADDED = 32
+
+
+class Loaded(NamedTuple):
+    """A checkpoint as read, before its channel values are."""
+
+    address: Address
+    parent_id: str | None
+    checkpoint: Checkpoint
+    slots: dict[str, Slot]
+    metadata: CheckpointMetadata
+    writes: list[PendingWrite]
+
+    @property
+    def config(self) -> RunnableConfig:
+        """The config that means this checkpoint."""
+        return config_of(*(unescape(part or "") for part in self.address))
+
+    @property
+    def parent_config(self) -> RunnableConfig | None:
+        """The config that means its parent."""
+        if not self.parent_id:
+            return None
+        thread_id, checkpoint_ns, _ = self.address
+        return config_of(unescape(thread_id), unescape(checkpoint_ns or ""), unescape(self.parent_id))
+
+
+def checkpoint_row(
+    serde: SerializerProtocol,
+    parent: Address,
+    checkpoint_id: str,
+    checkpoint: Mapping[str, Any],
+    slots: dict[str, Slot],
+    config: RunnableConfig,
+    metadata: CheckpointMetadata,
+) -> CheckpointRow:
+    """The row of a checkpoint whose values are stored in `slots`."""
+    merged = merged_metadata(config, metadata)
+    text, exact = to_json(merged)
+    run_id = merged.get("run_id")
+    parent_id = parent.checkpoint_id
+    return CheckpointRow(
+        parent.thread_id,
+        parent.checkpoint_ns or "",
+        checkpoint_id,
+        parent_id,
+        escape(run_id) if isinstance(run_id, str) else None,
+        values.seal(
+            values.encode(serde, _shortened(checkpoint)), values.place("checkpoint", checkpoint_id, parent_id or "")
+        ),
+        values.seal(
+            pack_slots({escape(channel): slot for channel, slot in slots.items()}), values.place("slots", checkpoint_id)
+        ),
+        text,
+        None if exact else values.seal(values.encode(serde, merged), values.place("metadata", checkpoint_id)),
+    )
+
+
+def loaded(serde: SerializerProtocol, row: Row, write_rows: list[Row]) -> Loaded:
+    """A row of the `page` query, and the rows of its pending writes, decoded.
+
+    Raises:
+        DecodeError: if anything of it is damaged; it says which checkpoint.
+    """
+    _, thread_id, checkpoint_ns, checkpoint_id, parent_id, metadata, _, _, checkpoint, packed, metadata_exact = row
+    address = Address(thread_id, checkpoint_ns, checkpoint_id)
+    try:
+        typed = values.unseal(checkpoint, values.place("checkpoint", checkpoint_id, parent_id or ""))
+        body = _restored(values.decode(serde, typed))
+        body["id"] = unescape(checkpoint_id)
+        if metadata_exact is None:
+            meta = json.loads(metadata)
+        else:
+            meta = values.decode(serde, values.unseal(metadata_exact, values.place("metadata", checkpoint_id)))
+        slots = slots_of(checkpoint_id, packed)
+        return Loaded(address, parent_id, cast(Checkpoint, body), slots, meta, pending_writes(serde, write_rows))
+    except DecodeError as exc:
+        raise exc.at(**address.where) from exc
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as exc:
+        raise DecodeError(f"the stored checkpoint is damaged: {exc}", **address.where) from exc
+
+
+def slots_of(checkpoint_id: str, sealed: bytes) -> dict[str, Slot]:
+    """The slots of a checkpoint's row, by channel."""
+    packed = values.unseal(sealed, values.place("slots", checkpoint_id))
+    return {unescape(channel): slot for channel, slot in unpack_slots(packed).items()}
+
+
+def write_row(
+    serde: SerializerProtocol, address: Address, task_id: str, task_path: str, idx: int, channel: str, value: Any
+) -> WriteRow:
+    """The row of one pending write; `task_id` and `task_path` are escaped already."""
+    channel = escape(channel)
+    data = values.seal(values.encode(serde, value), values.place("write", task_id, str(idx), channel))
+    ns, checkpoint_id = address.checkpoint_ns or "", address.checkpoint_id or ""
+    return WriteRow(address.thread_id, ns, checkpoint_id, task_id, idx, task_path, channel, data)
+
+
+def pending_writes(serde: SerializerProtocol, rows: list[Row]) -> list[PendingWrite]:
+    """The pending writes of one checkpoint, from rows of the `page` query, in `writes_sort_key` order."""
+    keyed = sorted(
+        (writes_sort_key(unescape(path), unescape(task), idx), task, channel, data)
+        for _, _, _, _, task, path, channel, idx, data, *_ in rows
+    )
+    found: list[PendingWrite] = []
+    for (_, task_id, idx), stored_task, channel, data in keyed:  # the place is in stored names
+        try:
+            typed = values.unseal(data, values.place("write", stored_task, str(idx), channel))
+            found.append((task_id, unescape(channel), values.decode(serde, typed)))
+        except DecodeError as exc:
+            raise exc.at(task_id=task_id, channel=unescape(channel)) from exc
+    return found
+
+
+def _shortened(checkpoint: Mapping[str, Any]) -> list[Any]:
+    """`[the rest, the versions, channel_versions, versions_seen]`, the latter two by place in the versions."""
+    rest = {key: value for key, value in checkpoint.items() if key not in _ELSEWHERE}
+    places: dict[tuple[type, Any], int] = {}
+
+    def by_place(versions: Mapping[str, Any]) -> dict[str, int]:
+        return {name: places.setdefault((type(version), version), len(places)) for name, version in versions.items()}
+
+    channels = _mapped(by_place, checkpoint.get("channel_versions"))
+    seen = checkpoint.get("versions_seen")
+    nodes = None if seen is None else {node: by_place(versions) for node, versions in seen.items()}
+    return [rest, [_short(version) for _, version in places], channels, nodes]
+
+
+def _restored(stored: list[Any]) -> dict[str, Any]:
+    rest, short, channels, nodes = stored
+    versions = [_long(version) for version in short]
+
+    def by_name(places: Mapping[str, int]) -> dict[str, Any]:
+        return {name: versions[at] for name, at in places.items()}
+
+    body = dict(rest, channel_values={})
+    if channels is not None:
+        body["channel_versions"] = by_name(channels)
+    if nodes is not None:
+        body["versions_seen"] = {node: by_name(places) for node, places in nodes.items()}
+    return body
+
+
+def _mapped(function: Any, value: Any) -> Any:
+    return None if value is None else function(value)
+
+
+def _short(version: Any) -> Any:
+    """LangGraph's `{int:032}.{fraction}` as `[int, fraction]`, anything else as it is."""
+    if type(version) is str and version[_PADDED : _PADDED + 1] == ".":
+        digits = version[:_PADDED]
+        if digits.isascii() and digits.isdigit() and int(digits) < 2**63:
+            return [int(digits), version[_PADDED + 1 :]]
+    return version
+
+
+def _long(short: Any) -> Any:
+    return f"{short[0]:0{_PADDED}}.{short[1]}" if isinstance(short, list) else short

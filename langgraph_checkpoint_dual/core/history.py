@@ -1,0 +1,128 @@
+"""The history of delta channels: their writes along the parent chain, back to the nearest stored value.
+
+A `DeltaChannel` stores a value only now and then; in between, its value is what its writes make of the last stored
+one. The chain is walked over narrow rows, the writes of the whole chain come in one query.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import DeltaChannelHistory
+
+from langgraph_checkpoint_dual.core.address import Address, address_of
+from langgraph_checkpoint_dual.core.checkpoints import Loaded, pending_writes, slots_of
+from langgraph_checkpoint_dual.core.items import Slot
+from langgraph_checkpoint_dual.core.looks import Look
+from langgraph_checkpoint_dual.core.store import Store
+from langgraph_checkpoint_dual.core.text import escape
+from langgraph_checkpoint_dual.core.tx import Database, Row, Tx
+from langgraph_checkpoint_dual.errors import DecodeError
+
+_PAGE = 512
+
+
+@dataclass
+class _Walk:
+    """One channel's way back: the checkpoints passed, nearest first, and the stored value that it ended at."""
+
+    passed: list[str] = field(default_factory=list)
+    seed: Loaded | None = None
+
+
+async def delta_history(
+    store: Store, db: Database, config: RunnableConfig, channels: Sequence[str]
+) -> Mapping[str, DeltaChannelHistory]:
+    """See `BaseCheckpointSaver.get_delta_channel_history`."""
+    if not channels:
+        return {}
+    address = address_of(config)
+    walks, writes, look = await db.read(partial(_look_back, address, list(channels)))
+    weight = look.weight + sum(len(row[8]) for row in writes)
+    return await db.compute(weight, partial(_histories, store, walks, writes, look))
+
+
+async def _look_back(
+    address: Address, channels: Sequence[str], tx: Tx
+) -> tuple[dict[str, _Walk], list[Row], Look]:
+    walks = {channel: _Walk() for channel in channels}
+    await _walk(address, walks, tx)
+    passed = max((walk.passed for walk in walks.values()), key=len)
+    rows: list[Row] = []
+    if passed:
+        chain = json.dumps([[*address[:2], checkpoint_id] for checkpoint_id in passed])
+        rows = await tx.fetch("writes", checkpoints=chain, channels=json.dumps([escape(one) for one in channels]))
+    look = Look({})
+    await look.fetch(tx, [walk.seed for walk in walks.values() if walk.seed is not None])
+    return walks, rows, look
+
+
+async def _walk(address: Address, walks: dict[str, _Walk], tx: Tx) -> None:
+    """Follow the parents until every channel has met a stored value."""
+    thread_id, checkpoint_ns, start = address
+    if start is None:
+        head = await tx.fetch("head", thread_id=thread_id, checkpoint_ns=checkpoint_ns)
+        start = head[0][0] if head else None
+    open_walks = dict(walks)
+    while start is not None and open_walks:
+        rows = await tx.fetch(
+            "ancestors", thread_id=thread_id, checkpoint_ns=checkpoint_ns, checkpoint_id=start, limit=_PAGE
+        )
+        for checkpoint_id, sealed in _nearest_first(rows):
+            at = Address(thread_id, checkpoint_ns, checkpoint_id)
+            _pass(at, _slots(at, sealed), open_walks)
+        start = at.checkpoint_id if len(rows) == _PAGE else None
+
+
+def _nearest_first(rows: list[Row]) -> list[Row]:
+    """The rows of the `ancestors` query in order, without their depth."""
+    return [row[1:] for row in sorted(rows, key=lambda row: int(row[0]))]
+
+
+def _pass(at: Address, slots: Mapping[str, Slot], open_walks: dict[str, _Walk]) -> None:
+    for channel, walk in list(open_walks.items()):
+        walk.passed.append(at.checkpoint_id or "")
+        if channel in slots:
+            walk.seed = _only(at, channel, slots[channel])
+            del open_walks[channel]
+
+
+def _only(at: Address, channel: str, slot: Slot) -> Loaded:
+    """A checkpoint of which just one channel is to be read."""
+    nothing: Any = {}
+    return Loaded(at, None, nothing, {channel: slot}, nothing, [])
+
+
+def _slots(at: Address, sealed: bytes) -> dict[str, Slot]:
+    try:
+        return slots_of(at.checkpoint_id or "", sealed)
+    except DecodeError as exc:
+        raise exc.at(**at.where) from exc
+
+
+def _histories(
+    store: Store, walks: Mapping[str, _Walk], rows: Sequence[Row], look: Look
+) -> dict[str, DeltaChannelHistory]:
+    by_channel: dict[str, dict[str, list[Row]]] = {}
+    for row in rows:
+        by_channel.setdefault(row[6], {}).setdefault(row[3], []).append(row)
+    found: dict[str, DeltaChannelHistory] = {}
+    for channel, walk in walks.items():
+        by_checkpoint = by_channel.get(escape(channel), {})
+        history: DeltaChannelHistory = {
+            "writes": [
+                write
+                for checkpoint_id in reversed(walk.passed)
+                if checkpoint_id in by_checkpoint
+                for write in pending_writes(store.serde, by_checkpoint[checkpoint_id])
+            ]
+        }
+        if walk.seed is not None:
+            history["seed"] = look.values(walk.seed, store.serde)[channel]
+        found[channel] = history
+    return found

@@ -1,0 +1,312 @@
+"""Channel values as items: what makes a step cost what it changed.
+
+The contract:
+
+1. The value of a channel is either *inline* (a few bytes, in the checkpoint's own row) or made of *items*: immutable,
+   numbered rows. A list has an item for each element, a large dict one for each entry, any other large value is a
+   single item. The checkpoint holds only the *manifest*, the ranges of item numbers in order.
+2. Which elements are already stored is known from the *marks* of the checkpoint that a put starts from, its base:
+   one for each item. The mark of a plain element is its image (`images.image`), which changes with any
+   change of the element, at any depth, in value or in type; the mark of any other element is its serialised form.
+   Equal marks therefore mean equal stored values. What cannot be proven unchanged is serialised and compared.
+3. A put uses again only items of its base, so whoever removes items that no checkpoint references is safe as long
+   as the base still exists when the put is stored.
+4. Numbers continue after the highest that the base's value ever had; a value without a base starts at a random
+   number. Two branches that continue from one base take the same numbers: the database refuses the second, which
+   then starts at a random number. Numbers are never given twice to different data while a checkpoint that
+   references them exists.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeAlias
+
+import ormsgpack
+from typing_extensions import TypeIs
+
+from langgraph_checkpoint_dual.errors import DecodeError
+from langgraph_checkpoint_dual.images import faithful, image, revive
+
+WHOLE, LIST, DICT = 0, 1, 2
+INLINE_BYTES = 160
+"""Values up to this size are stored in the checkpoint's row: about what a row of their own would cost in keys."""
+DICT_ENTRIES = 16
+"""Dicts with fewer entries are stored whole."""
+_SMALL_ELEMENT = 32
+_MANY_RANGES = 64
+_RANDOM_BITS = 46
+
+Encode: TypeAlias = Callable[[Any], bytes]
+Decode: TypeAlias = Callable[[bytes], Any]
+Range: TypeAlias = tuple[int, int]
+Mark: TypeAlias = "bytes | tuple[bytes]"
+"""An image, or in a tuple the typed bytes of a part that has none."""
+
+
+class Inline(NamedTuple):
+    """A small value, as typed bytes."""
+
+    data: bytes
+
+
+class Manifest(NamedTuple):
+    """The items of a value: ranges of (first number, count), in order, and the number that the next new item gets."""
+
+    kind: int
+    next: int
+    ranges: tuple[Range, ...]
+
+    @property
+    def seqs(self) -> list[int]:
+        """The item numbers, in order."""
+        return numbers(self.ranges)
+
+
+Slot: TypeAlias = Inline | Manifest
+
+
+class Stored(NamedTuple):
+    """The value of a channel in one checkpoint, as far as it is known here.
+
+    `marks` has one mark for each item, in order, or is `None` if they are not known. `raws` maps the images that are
+    not `faithful` to their items' typed bytes.
+    """
+
+    version: Any
+    slot: Slot
+    marks: tuple[Mark, ...] | None = None
+    raws: Mapping[bytes, bytes] = MappingProxyType({})
+
+    @property
+    def weight(self) -> int:
+        """About the bytes of memory that this takes."""
+        marks = sum(48 + (len(mark) if is_image(mark) else len(mark[0])) for mark in self.marks or ())
+        slot = len(self.slot.data) if isinstance(self.slot, Inline) else 100 * len(self.slot.ranges)
+        return 300 + marks + slot + sum(map(len, self.raws.values()))
+
+
+class Planned(NamedTuple):
+    """How a value will be stored: what will then be known of it, the new items, and whether it uses its base's."""
+
+    stored: Stored
+    items: list[tuple[int, bytes]]
+    reuses: bool
+
+
+def pack_slots(slots: dict[str, Slot]) -> bytes:
+    """The slots of a checkpoint as bytes; numbers are relative to `next`, which keeps them short."""
+    return ormsgpack.packb(
+        {
+            channel: slot.data
+            if isinstance(slot, Inline)
+            else [slot.kind, slot.next, *(part for start, count in slot.ranges for part in (slot.next - start, count))]
+            for channel, slot in slots.items()
+        }
+    )
+
+
+def unpack_slots(packed: bytes) -> dict[str, Slot]:
+    """The slots of `pack_slots`."""
+    slots: dict[str, Slot] = {}
+    for channel, slot in ormsgpack.unpackb(packed).items():
+        if isinstance(slot, bytes):
+            slots[channel] = Inline(slot)
+        else:
+            kind, upper, *flat = slot
+            slots[channel] = Manifest(
+                kind, upper, tuple((upper - back, count) for back, count in zip(flat[::2], flat[1::2], strict=True))
+            )
+    return slots
+
+
+class Planner:
+    """Plans how the values of one checkpoint are stored.
+
+    Args:
+        encode: a value to typed bytes; what it raises passes through.
+        trusted: whether the serializer is known to give what `images.revive` gives for `images.faithful` values.
+        fresh: start all new items at random numbers (after others took the next ones).
+    """
+
+    def __init__(self, encode: Encode, *, trusted: bool, fresh: bool = False) -> None:
+        self._encode, self._trusted, self._fresh = encode, trusted, fresh
+
+    def plan(self, value: Any, version: Any, base: Stored | None) -> Planned:
+        """Plan a value of which the base checkpoint stores `base`."""
+        if base is not None and version is not None and base.version == version and type(base.version) is type(version):
+            return Planned(base, [], isinstance(base.slot, Manifest))
+        if type(value) is list and value and not (_scalar(value[0]) and _scalar(value[-1])):
+            return self._plan_parts(LIST, value, value, version, base)
+        if type(value) is dict and len(value) >= DICT_ENTRIES and all(type(key) is str for key in value):
+            return self._plan_parts(DICT, value, [list(entry) for entry in value.items()], version, base)
+        return self._plan_whole(value, version, base)
+
+    def _plan_whole(self, value: Any, version: Any, base: Stored | None) -> Planned:
+        numbering = _Numbering(WHOLE, base, fresh=self._fresh)
+        if not numbering.known:
+            typed = self._encode(value)
+            if len(typed) <= INLINE_BYTES:
+                return Planned(Stored(version, Inline(typed)), [], False)
+        self._place(value, numbering)
+        if numbering.size and numbering.size <= INLINE_BYTES:
+            return Planned(Stored(version, Inline(numbering.items[0][1])), [], False)
+        return numbering.result(version)
+
+    def _plan_parts(self, kind: int, value: Any, parts: Sequence[Any], version: Any, base: Stored | None) -> Planned:
+        numbering = _Numbering(kind, base, fresh=self._fresh)
+        for part in parts:
+            self._place(part, numbering)
+        if not numbering.reuses and numbering.size <= max(INLINE_BYTES, _SMALL_ELEMENT * len(parts)):
+            return self._plan_whole(value, version, base)
+        if numbering.scattered:
+            return self._plan_parts(kind, value, parts, version, None)
+        return numbering.result(version)
+
+    def _place(self, part: Any, numbering: _Numbering) -> None:
+        """Give a part its item: that of the base with an equal mark, or a new one."""
+        found = image(part)
+        mark: Mark = found if found is not None else (self._encode(part),)
+        if numbering.use(mark):
+            return
+        if not is_image(mark):
+            numbering.add(mark, mark[0], revivable=True)
+            return
+        typed = self._encode(part)
+        # Another thread may have changed the part while it was encoded: then its image proves nothing.
+        mark = mark if image(part) == mark else (typed,)
+        numbering.add(mark, typed, revivable=not is_image(mark) or (self._trusted and faithful(part)))
+
+
+class _Numbering:
+    """The item numbers of one value, while they are given out."""
+
+    def __init__(self, kind: int, base: Stored | None, *, fresh: bool) -> None:
+        self.kind, self.size, self.reuses = kind, 0, False
+        self.items: list[tuple[int, bytes]] = []
+        self._seqs: list[int] = []
+        self._marks: list[Mark] = []
+        self._raws: dict[bytes, bytes] = {}
+        self._base = base if base is not None and base.marks is not None and _kind(base.slot) == kind else None
+        self._index: dict[Mark, int] = {}
+        if self._base is not None and isinstance(self._base.slot, Manifest):
+            self._index = dict(zip(self._base.marks or (), self._base.slot.seqs, strict=True))
+            self._oldest_new = self._next = self._base.slot.next
+        if self._base is None or fresh:
+            self._oldest_new = self._next = random.getrandbits(_RANDOM_BITS)
+
+    @property
+    def known(self) -> bool:
+        """Whether the base stores items of this kind."""
+        return self._base is not None
+
+    @property
+    def scattered(self) -> bool:
+        """Whether the value is in so many ranges that storing it again in one is worth it."""
+        return self.reuses and len(_ranges(self._seqs)) > max(_MANY_RANGES, len(self._seqs) // 8)
+
+    def use(self, mark: Mark) -> bool:
+        """Use the item with this mark again, if there is one."""
+        seq = self._index.get(mark)
+        if seq is None:
+            return False
+        self._seqs.append(seq)
+        self._marks.append(mark)
+        self.reuses = self.reuses or not self._is_new(seq)
+        if self._base is not None and is_image(mark) and mark in self._base.raws:
+            self._raws[mark] = self._base.raws[mark]
+        return True
+
+    def add(self, mark: Mark, typed: bytes, *, revivable: bool) -> None:
+        """Make a new item."""
+        self._seqs.append(self._next)
+        self._marks.append(mark)
+        self._index[mark] = self._next
+        self.items.append((self._next, typed))
+        self._next += 1
+        self.size += len(typed)
+        if is_image(mark) and not revivable:
+            self._raws[mark] = typed
+
+    def result(self, version: Any) -> Planned:
+        """The plan, once all parts have their items."""
+        manifest = Manifest(self.kind, self._next, _ranges(self._seqs))
+        return Planned(Stored(version, manifest, tuple(self._marks), self._raws), self.items, self.reuses)
+
+    def _is_new(self, seq: int) -> bool:
+        return self._oldest_new <= seq < self._next
+
+
+def value_of(stored: Stored, decode: Decode) -> Any:
+    """A value whose marks are known, anew: it shares nothing mutable with any other copy."""
+    if isinstance(stored.slot, Inline):
+        return decode(stored.slot.data)
+    return assemble(stored.slot.kind, [part_of(mark, stored.raws, decode) for mark in stored.marks or ()])
+
+
+def part_of(mark: Mark, raws: Mapping[bytes, bytes], decode: Decode) -> Any:
+    """The part that has this mark, anew."""
+    if not is_image(mark):
+        return decode(mark[0])
+    return decode(raws[mark]) if mark in raws else revive(mark)
+
+
+def assemble(kind: int, parts: list[Any]) -> Any:
+    """The value that consists of these parts.
+
+    Raises:
+        DecodeError: if the kind is unknown, which only a newer or damaged database has.
+    """
+    if kind == LIST:
+        return parts
+    if kind == DICT:
+        return dict(parts)
+    if kind == WHOLE and len(parts) == 1:
+        return parts[0]
+    raise DecodeError(f"a value of the unknown kind {kind} with {len(parts)} items")
+
+
+def is_image(mark: Mark) -> TypeIs[bytes]:
+    """Whether a mark is an image."""
+    return type(mark) is bytes
+
+
+def merged(ranges: Iterable[Range]) -> list[Range]:
+    """The same numbers in as few ranges as possible."""
+    found: list[Range] = []
+    for start, count in sorted(ranges):
+        if found and start <= sum(found[-1]):
+            first, held = found[-1]
+            found[-1] = (first, max(held, start + count - first))
+        else:
+            found.append((start, count))
+    return found
+
+
+def numbers(ranges: Iterable[Range]) -> list[int]:
+    """The item numbers of these ranges, in order."""
+    return [seq for start, count in ranges for seq in range(start, start + count)]
+
+
+def _ranges(seqs: Iterable[int]) -> tuple[Range, ...]:
+    ranges: list[Range] = []
+    first = last = None
+    for seq in seqs:
+        if first is None or last is None or seq != last + 1:
+            if first is not None and last is not None:
+                ranges.append((first, last - first + 1))
+            first = seq
+        last = seq
+    if first is not None and last is not None:
+        ranges.append((first, last - first + 1))
+    return tuple(ranges)
+
+
+def _kind(slot: Slot) -> int | None:
+    return slot.kind if isinstance(slot, Manifest) else None
+
+
+def _scalar(value: Any) -> bool:
+    return value is None or isinstance(value, (bool, int, float)) or (isinstance(value, str) and len(value) < 64)

@@ -1,0 +1,165 @@
+"""Reading items: what a look at some checkpoints fetches, and how their values are put together from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
+
+from langgraph.checkpoint.serde.base import SerializerProtocol
+
+from langgraph_checkpoint_dual.core import values
+from langgraph_checkpoint_dual.core.checkpoints import Loaded
+from langgraph_checkpoint_dual.core.items import Inline, Manifest, Range, Stored, Mark, assemble, is_image, merged, part_of, value_of
+from langgraph_checkpoint_dual.core.text import escape
+from langgraph_checkpoint_dual.core.tx import Tx
+from langgraph_checkpoint_dual.errors import DecodeError
+from langgraph_checkpoint_dual.images import image
+
+ShelfKey: TypeAlias = tuple[str, str, str]
+
+
+class ItemLost(DecodeError):
+    """An item that a checkpoint references is not there: it was removed since the checkpoint was read, or lost."""
+
+
+class Known(NamedTuple):
+    """What is known of one checkpoint: how each of its channels is stored. `weight` is in bytes of memory."""
+
+    checkpoint_id: str
+    channels: Mapping[str, Stored]
+    weight: int
+
+
+def known_of(checkpoint_id: str, channels: Mapping[str, Stored]) -> Known:
+    """`Known` with its weight."""
+    return Known(checkpoint_id, channels, 500 + sum(stored.weight for stored in channels.values()))
+
+
+class _Shelf:
+    """The items of one channel that a look has fetched or knows."""
+
+    def __init__(self) -> None:
+        self.marks: dict[int, Mark] = {}
+        self.raws: dict[bytes, bytes] = {}
+        self._typed: dict[int, bytes] = {}
+        self.weight = 0
+
+    def know(self, stored: Stored) -> None:
+        """Take over what is known of a value that is stored here."""
+        if isinstance(stored.slot, Manifest) and stored.marks is not None:
+            self.marks.update(zip(stored.slot.seqs, stored.marks, strict=True))
+            self.raws.update(stored.raws)
+
+    def put(self, seq: int, sealed: bytes, start: int) -> None:
+        """Take a fetched item in."""
+        self._typed[seq] = values.unseal(sealed, start ^ (seq & 0xFFFFFFFF))
+        self.weight += len(sealed)
+
+    def missing(self, manifest: Manifest) -> Iterable[Range]:
+        """The ranges of a manifest that are not here."""
+        if not self.marks and not self._typed:
+            return manifest.ranges
+        return [(seq, 1) for seq in manifest.seqs if seq not in self.marks and seq not in self._typed]
+
+    def part(self, seq: int, serde: SerializerProtocol) -> Any:
+        """The part of a value that an item holds, anew."""
+        mark = self.marks.get(seq)
+        if mark is not None:
+            return part_of(mark, self.raws, partial(values.decode, serde))
+        typed = self._typed.get(seq)
+        if typed is None:
+            raise ItemLost(f"item {seq} of the stored value is missing")
+        part = values.decode(serde, typed)
+        self.marks[seq] = image(part) or (typed,)
+        return part
+
+
+class Look:
+    """Reads the channel values of some checkpoints, each item once, and none that is known.
+
+    Args:
+        known: by thread and namespace, checkpoints whose items need not be read. They must exist in the database
+            when the look begins: then none of their items can have been replaced.
+    """
+
+    def __init__(self, known: Mapping[tuple[str, str], Known]) -> None:
+        self._known = known
+        self._shelves: dict[ShelfKey, _Shelf] = {}
+
+    @property
+    def weight(self) -> int:
+        """The bytes fetched so far."""
+        return sum(shelf.weight for shelf in self._shelves.values())
+
+    async def fetch(self, tx: Tx, checkpoints: Iterable[Loaded]) -> None:
+        """Fetch the items of these checkpoints that are not known."""
+        wanted = {key: self._wanted(key, manifests) for key, manifests in self._manifests(checkpoints).items()}
+        ranges = [(key, start, start + count - 1) for key, parts in wanted.items() for start, count in parts]
+        if not ranges:
+            return
+        starts = {key: values.place("item", escape(key[2])) for key in wanted}
+        text = json.dumps([[*key[:2], escape(key[2]), first, last] for key, first, last in ranges])
+        for at, seq, data in await tx.fetch("items", ranges=text):
+            key = ranges[at][0]
+            try:
+                self._shelves[key].put(seq, data, starts[key])
+            except DecodeError as exc:
+                raise exc.at(thread_id=key[0], checkpoint_ns=key[1], channel=key[2], item=seq) from exc
+
+    def values(self, loaded: Loaded, serde: SerializerProtocol) -> dict[str, Any]:
+        """The channel values of a checkpoint whose items were fetched, as fresh objects."""
+        return self.read(loaded, serde)[0]
+
+    def read(self, loaded: Loaded, serde: SerializerProtocol) -> tuple[dict[str, Any], Known]:
+        """The channel values of a checkpoint whose items were fetched, and what is now known of it."""
+        found: dict[str, Any] = {}
+        channels: dict[str, Stored] = {}
+        versions = loaded.checkpoint.get("channel_versions") or {}
+        for channel in loaded.slots:
+            try:
+                found[channel], channels[channel] = self._value(loaded, channel, versions.get(channel), serde)
+            except DecodeError as exc:
+                raise exc.at(**loaded.address.where, channel=channel) from exc
+        return found, known_of(loaded.address.checkpoint_id or "", channels)
+
+    def _value(self, loaded: Loaded, channel: str, version: Any, serde: SerializerProtocol) -> tuple[Any, Stored]:
+        slot = loaded.slots[channel]
+        if isinstance(slot, Inline):
+            return values.decode(serde, slot.data), Stored(version, slot)
+        key = _key(loaded, channel)
+        known = self._stored(key)
+        if known is not None and known.slot == slot and known.marks is not None:
+            return value_of(known, partial(values.decode, serde)), known._replace(version=version)
+        shelf, seqs = self._shelves[key], slot.seqs
+        value = assemble(slot.kind, [shelf.part(seq, serde) for seq in seqs])
+        marks = tuple(map(shelf.marks.__getitem__, seqs))
+        raws = {mark: shelf.raws[mark] for mark in marks if is_image(mark) and mark in shelf.raws} if shelf.raws else {}
+        return value, Stored(version, slot, marks, raws)
+
+    def _wanted(self, key: ShelfKey, manifests: list[Manifest]) -> list[Range]:
+        known = self._stored(key)
+        if known is not None and all(manifest == known.slot for manifest in manifests):
+            return []
+        shelf = self._shelves.setdefault(key, _Shelf())
+        if known is not None:
+            shelf.know(known)
+        return merged(part for manifest in manifests for part in shelf.missing(manifest))
+
+    def _manifests(self, checkpoints: Iterable[Loaded]) -> dict[ShelfKey, list[Manifest]]:
+        found: dict[ShelfKey, list[Manifest]] = {}
+        for loaded in checkpoints:
+            for channel, slot in loaded.slots.items():
+                if isinstance(slot, Manifest):
+                    found.setdefault(_key(loaded, channel), []).append(slot)
+        return found
+
+    def _stored(self, key: ShelfKey) -> Stored | None:
+        known = self._known.get(key[:2])
+        stored = known.channels.get(key[2]) if known else None
+        return stored if stored is not None and stored.marks is not None else None
+
+
+def _key(loaded: Loaded, channel: str) -> ShelfKey:
+    return loaded.address.thread_id, loaded.address.checkpoint_ns or "", channel

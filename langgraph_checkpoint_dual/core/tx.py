@@ -1,0 +1,69 @@
+"""What the core asks of a database: two small protocols, and the way to run a coroutine without a loop.
+
+The contract:
+
+1. Every operation of the savers is one coroutine over a `Database`. It awaits nothing but the methods of
+   `Database` and, inside a transaction, those of `Tx`.
+2. A blocking database implements these methods without ever suspending. `finish` then runs the whole
+   operation with a single `send(None)`; a coroutine that suspends under `finish` is a bug and says so.
+   An asynchronous database may suspend in each of them.
+3. A function given to `read` or `change` may be run again from its start when the database lost the
+   connection or the transaction, so it must not have effects outside its `Tx`.
+4. Nothing is handed to the caller while a transaction, a lock or a cursor is open.
+
+The idea of running one coroutine core for blocking callers is that of the EdgeDB client; the idea of a
+protocol that is written once and waited for in two ways is that of psycopg 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Protocol, TypeVar
+
+from langgraph_checkpoint_dual.core.rows import Outcome, Put, PutWrites
+
+T = TypeVar("T")
+Row = tuple[Any, ...]
+
+
+class Tx(Protocol):
+    """One transaction (or, for a read, one consistent enough look) on one connection."""
+
+    async def fetch(self, query: str, /, **args: Any) -> list[Row]:
+        """Run the named query and return all its rows. Lists go in as JSON text."""
+        ...
+
+    async def execute(self, query: str, /, **args: Any) -> None:
+        """Run the named statement, which returns no rows."""
+        ...
+
+
+class Database(Protocol):
+    """Where an operation runs: the effects that the core may have."""
+
+    async def read(self, look: Callable[[Tx], Awaitable[T]]) -> T:
+        """Run `look` on a connection that need not be able to write."""
+        ...
+
+    async def change(self, edit: Callable[[Tx], Awaitable[T]]) -> T:
+        """Run `edit` in a transaction of its own; it is committed when this returns, or nothing happened."""
+        ...
+
+    async def append(self, addition: Put | PutWrites) -> Outcome:
+        """Store one addition, durably and whole. Concurrent additions may share a transaction, never a failure."""
+        ...
+
+    async def compute(self, weight: int, work: Callable[[], T]) -> T:
+        """Run pure work on about `weight` bytes of data, off the event loop if that is worth it."""
+        ...
+
+
+def finish(operation: Coroutine[Any, Any, T]) -> T:
+    """Run an operation over a blocking database to its end, on this thread, without an event loop."""
+    try:
+        operation.send(None)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    operation.close()
+    raise RuntimeError("an operation suspended on a blocking database: its methods must not await anything real")

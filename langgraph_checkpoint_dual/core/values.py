@@ -1,0 +1,85 @@
+"""Values as bytes: what a serializer made, framed with its type, and sealed with a checksum when stored.
+
+- *typed* bytes are one byte for the serializer's type name (or 255 and the name itself) and the serializer's data.
+- *sealed* bytes are a CRC-32 and the typed bytes. The checksum starts from the row's place, so a row that was
+  damaged, or moved to another place, is found out when it is read.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+from langgraph.checkpoint.serde.base import SerializerProtocol
+
+from langgraph_checkpoint_dual.errors import DecodeError, EncodeError
+
+_TYPES = ("null", "bytes", "bytearray", "msgpack", "json", "pickle", "empty")
+_CODES = {name: bytes([code]) for code, name in enumerate(_TYPES)}
+_OTHER = 255
+
+
+def encode(serde: SerializerProtocol, value: Any) -> bytes:
+    """A value as typed bytes.
+
+    Raises:
+        EncodeError: if the serializer cannot store it.
+    """
+    try:
+        name, data = serde.dumps_typed(value)
+    except EncodeError:
+        raise
+    except Exception as exc:
+        raise EncodeError(f"{type(serde).__name__} cannot store a {type(value).__name__}: {exc}") from exc
+    return (_CODES.get(name) or _named(name)) + data
+
+
+def _named(name: str) -> bytes:
+    raw = name.encode()
+    if len(raw) > 255:
+        raise EncodeError(f"the serializer's type name is longer than 255 bytes: {name[:40]!r}...")
+    return bytes((_OTHER, len(raw))) + raw
+
+
+def decode(serde: SerializerProtocol, typed: bytes) -> Any:
+    """The value of typed bytes.
+
+    Raises:
+        DecodeError: if the bytes are damaged, or of a type that the serializer may not revive.
+    """
+    code = typed[0]
+    if code == _OTHER:
+        end = 2 + typed[1]
+        name, data = typed[2:end].decode(), typed[end:]
+    elif code < len(_TYPES):
+        name, data = _TYPES[code], typed[1:]
+    else:
+        raise DecodeError(f"the stored bytes begin with the unknown type {code}")
+    try:
+        return serde.loads_typed((name, data))
+    except DecodeError:
+        raise
+    except Exception as exc:
+        raise DecodeError(f"{type(serde).__name__} cannot read the stored {name}: {exc or type(exc).__name__}") from exc
+
+
+def place(*keys: str) -> int:
+    """The start value of the checksums of one kind of row in one place."""
+    return zlib.crc32("\0".join(keys).encode())
+
+
+def seal(typed: bytes, start: int) -> bytes:
+    """Typed bytes with their checksum in front."""
+    return zlib.crc32(typed, start).to_bytes(4, "big") + typed
+
+
+def unseal(sealed: bytes, start: int) -> bytes:
+    """The typed bytes in sealed ones.
+
+    Raises:
+        DecodeError: if the checksum does not fit the bytes and the place.
+    """
+    typed = bytes(sealed[4:])
+    if not typed or zlib.crc32(typed, start).to_bytes(4, "big") != sealed[:4]:
+        raise DecodeError("the stored bytes are damaged: their checksum does not fit")
+    return typed

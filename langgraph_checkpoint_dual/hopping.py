@@ -1,0 +1,59 @@
+"""The asynchronous `Database` over any blocking one: each effect is one hop to a thread."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
+from typing import Protocol, TypeVar
+
+from langgraph_checkpoint_dual.core.rows import Outcome, Put, PutWrites
+from langgraph_checkpoint_dual.core.tx import Database, Tx, finish
+
+T = TypeVar("T")
+
+INLINE_WEIGHT = 32_768
+"""Encoding or decoding fewer bytes than this is quicker than a hop to a thread, and blocks a loop for less than 1 ms."""
+
+
+class Engine(Database, Protocol):
+    """A blocking database that has a life."""
+
+    def setup(self) -> None:
+        """Make the schema, or bring it up to date, once."""
+        ...
+
+    def close(self) -> None:
+        """Finish what is under way and close what was opened."""
+        ...
+
+
+class HoppingFace:
+    """See the module.
+
+    Args:
+        engine: the blocking database.
+        executor: where to hop to; the event loop's own threads unless given.
+    """
+
+    def __init__(self, engine: Engine, executor: Executor | None = None) -> None:
+        self._engine, self._executor = engine, executor
+
+    async def read(self, look: Callable[[Tx], Awaitable[T]]) -> T:
+        return await self._hop(lambda: finish(self._engine.read(look)))  # type: ignore[arg-type]
+
+    async def change(self, edit: Callable[[Tx], Awaitable[T]]) -> T:
+        return await self._hop(lambda: finish(self._engine.change(edit)))  # type: ignore[arg-type]
+
+    async def append(self, addition: Put | PutWrites) -> Outcome:
+        return await self._hop(lambda: finish(self._engine.append(addition)))  # type: ignore[arg-type]
+
+    async def compute(self, weight: int, work: Callable[[], T]) -> T:
+        return work() if weight < INLINE_WEIGHT else await self._hop(work)
+
+    async def setup(self) -> None:
+        """Make the schema, or bring it up to date."""
+        await self._hop(self._engine.setup)
+
+    async def _hop(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)

@@ -1,0 +1,214 @@
+"""The two faces of the savers: every method blocking and asynchronous, side by side, over one `Store`.
+
+A saver has two databases, `_blocking` and `_looping`, for the same data. What is mutable (connections, what is known,
+whether the schema is ready) sits in objects that clones share: `with_allowlist` copies the saver.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import (
+    BaseCheckpointSaver,
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    CheckpointTuple,
+    DeltaChannelHistory,
+)
+from langgraph.checkpoint.serde.base import SerializerProtocol
+from typing_extensions import Self
+
+from langgraph_checkpoint_dual.cache import Cache
+from langgraph_checkpoint_dual.core import history, threads
+from langgraph_checkpoint_dual.core.store import Listing, Store
+from langgraph_checkpoint_dual.core.tx import Database, finish
+from langgraph_checkpoint_dual.core.versions import next_version
+from langgraph_checkpoint_dual.serde import Serializer
+
+
+class Saver(BaseCheckpointSaver[str]):
+    """What all savers of this package do; the databases make the difference.
+
+    Every method works blocking and asynchronous, from any thread, inside and outside of an event loop. All of them raise
+    `ConfigError` for input that cannot be used, before anything is read or written, and `ClosedError` after `close`.
+    """
+
+    _blocking: Database
+    _looping: Database
+    _cache: Cache
+
+    def __init__(self, *, serde: SerializerProtocol | None = None, cache: Cache | None = None) -> None:
+        super().__init__(serde=serde or Serializer())
+        self._cache = Cache() if cache is None else cache
+
+    @property
+    def _store(self) -> Store:
+        return Store(self.serde, self._cache)
+
+    def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """The checkpoint that the config means, or the latest of its thread and namespace; `None` if there is none.
+
+        Raises:
+            DecodeError: if what is stored is damaged, or of a type that may not be revived.
+        """
+        return finish(self._store.get_tuple(self._blocking, config))
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """As `get_tuple`."""
+        return await self._store.get_tuple(self._looping, config)
+
+    def list(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> Iterator[CheckpointTuple]:
+        """Checkpoints, latest first, read in pages: memory stays constant, and nothing is held between them.
+
+        Args:
+            config: the thread, and if given the namespace and the checkpoint; `None` lists all threads.
+            filter: what the metadata must contain (as jsonb's `@>`); `None` also matches a missing key.
+            before: list only checkpoints whose id is lower than this config's checkpoint_id.
+            limit: how many at most.
+        """
+        return self._list(self._store.listing(config, filter, before, limit))
+
+    def _list(self, listing: Listing) -> Iterator[CheckpointTuple]:
+        while page := finish(listing.page(self._blocking)):
+            for checkpoint in page:
+                if (found := finish(listing.tuple(self._blocking, checkpoint))) is not None:
+                    yield found
+
+    def alist(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[CheckpointTuple]:
+        """As `list`."""
+        return self._alist(self._store.listing(config, filter, before, limit))
+
+    async def _alist(self, listing: Listing) -> AsyncIterator[CheckpointTuple]:
+        while page := await listing.page(self._looping):
+            for checkpoint in page:
+                if (found := await listing.tuple(self._looping, checkpoint)) is not None:
+                    yield found
+
+    def put(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """Store a checkpoint durably; the config's checkpoint is its parent. Returns the config that means it.
+
+        Raises:
+            EncodeError: if a value cannot be stored; it names the channel and the path in the value.
+        """
+        return finish(self._store.put(self._blocking, config, checkpoint, metadata, new_versions))
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """As `put`. If cancelled, the checkpoint is stored whole or not at all."""
+        return await self._store.put(self._looping, config, checkpoint, metadata, new_versions)
+
+    def put_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        """Store a task's pending writes, pairs of channel and value, for the config's checkpoint."""
+        finish(self._store.put_writes(self._blocking, config, writes, task_id, task_path))
+
+    async def aput_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        """As `put_writes`. If cancelled, the writes are stored whole or not at all."""
+        await self._store.put_writes(self._looping, config, writes, task_id, task_path)
+
+    def delete_thread(self, thread_id: str) -> None:
+        """Remove everything of a thread, in every namespace."""
+        finish(threads.delete_thread(self._store, self._blocking, thread_id))
+
+    async def adelete_thread(self, thread_id: str) -> None:
+        """As `delete_thread`."""
+        await threads.delete_thread(self._store, self._looping, thread_id)
+
+    def delete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """Remove the checkpoints that these runs made, except those that delta channels of others are rebuilt from."""
+        finish(threads.delete_for_runs(self._store, self._blocking, run_ids))
+
+    async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """As `delete_for_runs`."""
+        await threads.delete_for_runs(self._store, self._looping, run_ids)
+
+    def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """Copy a thread with its whole history inside the database, to a thread that has no checkpoints yet."""
+        finish(threads.copy_thread(self._store, self._blocking, source_thread_id, target_thread_id))
+
+    async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """As `copy_thread`."""
+        await threads.copy_thread(self._store, self._looping, source_thread_id, target_thread_id)
+
+    def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """Keep only the latest checkpoint of each namespace (`"keep_latest"`) or nothing (`"delete"`) of these threads.
+
+        Checkpoints from which the kept ones' delta channels are rebuilt stay.
+        """
+        finish(threads.prune(self._store, self._blocking, thread_ids, strategy))
+
+    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """As `prune`."""
+        await threads.prune(self._store, self._looping, thread_ids, strategy)
+
+    def get_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """The writes of delta channels along the parent chain, back to the nearest stored value of each."""
+        return finish(history.delta_history(self._store, self._blocking, config, channels))
+
+    async def aget_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """As `get_delta_channel_history`."""
+        return await history.delta_history(self._store, self._looping, config, channels)
+
+    def get_next_version(self, current: str | None, channel: None) -> str:
+        """The version after `current`, in the format of the official SQL savers."""
+        return next_version(current)
+
+    def close(self) -> None:
+        """Finish what is under way and close what the saver opened; a connection or pool that it was given stays open."""
+        raise NotImplementedError
+
+    async def aclose(self) -> None:
+        """As `close`."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()

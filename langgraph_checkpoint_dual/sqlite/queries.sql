@@ -1,0 +1,94 @@
+-- The queries that are SQLite's own. Lists come as JSON text.
+
+-- name: page.filter
+langgraph_matches(metadata, :needle, :nulls)
+
+-- name: items
+-- The items of some ranges of numbers: (place in the list of ranges, number, data).
+SELECT r.key, i.seq, i.data
+FROM json_each(:ranges) AS r CROSS JOIN {items} AS i
+WHERE i.thread_id = json_extract(r.value, '$[0]') AND i.checkpoint_ns = json_extract(r.value, '$[1]')
+    AND i.channel = json_extract(r.value, '$[2]')
+    AND i.seq BETWEEN json_extract(r.value, '$[3]') AND json_extract(r.value, '$[4]')
+
+-- name: writes
+-- The pending writes of some checkpoints to some channels.
+SELECT 1, w.thread_id, w.checkpoint_ns, w.checkpoint_id, w.task_id, w.task_path, w.channel, w.idx, w.data, NULL, NULL
+FROM json_each(:checkpoints) AS c CROSS JOIN {writes} AS w
+WHERE w.thread_id = json_extract(c.value, '$[0]') AND w.checkpoint_ns = json_extract(c.value, '$[1]')
+    AND w.checkpoint_id = json_extract(c.value, '$[2]')
+    AND w.channel IN (SELECT value FROM json_each(:channels))
+
+-- name: insert_item
+INSERT INTO {items} (thread_id, checkpoint_ns, channel, seq, data) VALUES (?, ?, ?, ?, ?)
+
+-- name: insert_checkpoint
+INSERT INTO {checkpoints} (
+    thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, run_id, checkpoint, slots, metadata, metadata_exact
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (thread_id, checkpoint_ns, checkpoint_id) DO UPDATE SET
+    parent_checkpoint_id = excluded.parent_checkpoint_id, run_id = excluded.run_id, checkpoint = excluded.checkpoint,
+    slots = excluded.slots, metadata = excluded.metadata, metadata_exact = excluded.metadata_exact
+
+-- name: insert_write
+INSERT INTO {writes} (thread_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, data)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (thread_id, checkpoint_ns, checkpoint_id, task_id, idx) DO NOTHING
+
+-- name: replace_write
+INSERT INTO {writes} (thread_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, data)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (thread_id, checkpoint_ns, checkpoint_id, task_id, idx) DO UPDATE SET
+    task_path = excluded.task_path, channel = excluded.channel, data = excluded.data
+
+-- name: lock_thread
+-- Nothing to do: a transaction that writes is alone.
+
+-- name: delete_thread
+DELETE FROM {checkpoints} WHERE thread_id = :thread_id;
+DELETE FROM {items} WHERE thread_id = :thread_id;
+DELETE FROM {writes} WHERE thread_id = :thread_id;
+
+-- name: copy_thread
+INSERT INTO {checkpoints} (
+    thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, run_id, checkpoint, slots, metadata, metadata_exact
+) SELECT :target, checkpoint_ns, checkpoint_id, parent_checkpoint_id, run_id, checkpoint, slots, metadata, metadata_exact
+FROM {checkpoints} WHERE thread_id = :source;
+INSERT INTO {items} (thread_id, checkpoint_ns, channel, seq, data)
+SELECT :target, checkpoint_ns, channel, seq, data FROM {items} WHERE thread_id = :source;
+INSERT INTO {writes} (thread_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, data)
+SELECT :target, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, data
+FROM {writes} WHERE thread_id = :source
+ON CONFLICT (thread_id, checkpoint_ns, checkpoint_id, task_id, idx) DO NOTHING;
+
+-- name: threads_of_runs
+SELECT DISTINCT thread_id FROM {checkpoints} WHERE run_id IN (SELECT value FROM json_each(:run_ids))
+
+-- name: checkpoints_of_runs
+SELECT checkpoint_ns, checkpoint_id FROM {checkpoints}
+WHERE thread_id = :thread_id AND run_id IN (SELECT value FROM json_each(:run_ids))
+
+-- name: delete_checkpoints
+DELETE FROM {checkpoints}
+WHERE thread_id = :thread_id AND checkpoint_ns = :checkpoint_ns
+    AND checkpoint_id IN (SELECT value FROM json_each(:checkpoint_ids));
+DELETE FROM {writes}
+WHERE thread_id = :thread_id AND checkpoint_ns = :checkpoint_ns
+    AND checkpoint_id IN (SELECT value FROM json_each(:checkpoint_ids));
+
+-- name: delete_items
+DELETE FROM {items}
+WHERE thread_id = :thread_id AND checkpoint_ns = :checkpoint_ns
+    AND (channel, seq) IN (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(:items));
+
+-- name: has_migrations
+SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = {migrations_name}
+
+-- name: applied_migrations
+SELECT version FROM {migrations} ORDER BY version
+
+-- name: lock_migrations
+-- Nothing to do: a transaction that writes is alone.
+
+-- name: record_migration
+INSERT INTO {migrations} (version, name, applied_at) VALUES (:version, :name, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))

@@ -1,0 +1,156 @@
+"""`SqliteSaver` and `AsyncSqliteSaver`: how they are opened, set up and closed."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from os import PathLike, fspath
+from typing import Any
+
+import aiosqlite
+from langgraph.checkpoint.serde.base import SerializerProtocol
+from typing_extensions import Self
+
+from langgraph_checkpoint_dual.cache import Cache
+from langgraph_checkpoint_dual.errors import ConfigError
+from langgraph_checkpoint_dual.saver import Saver
+from langgraph_checkpoint_dual.sqlite.driver import (
+    DEFAULT_TIMEOUT,
+    FileConnections,
+    LoopFace,
+    OneConnection,
+    SqliteEngine,
+)
+from langgraph_checkpoint_dual.sqlite.through_aiosqlite import AiosqliteBlockingFace, AiosqliteFace
+
+_SYNCHRONOUS = ("EXTRA", "FULL", "NORMAL", "OFF")
+
+
+class _SqliteSaver(Saver):
+    """What the two SQLite savers share."""
+
+    _backend: SqliteEngine | AiosqliteFace
+
+    def close(self) -> None:
+        self._backend.close()
+
+    async def aclose(self) -> None:
+        await asyncio.to_thread(self._backend.close)
+
+
+class SqliteSaver(_SqliteSaver):
+    """A checkpoint saver on SQLite.
+
+    Args:
+        conn: a connection (made with `check_same_thread=False`; used as it comes and never closed here), or the path of a
+            file, or `":memory:"`. A path is opened here: use the saver as a context manager, or `close` it.
+        serde: the serializer; `Serializer()` unless given.
+        prefix: what the names of the tables begin with.
+        timeout: how long a write waits for other processes' locks, in seconds; then it raises `BusyError`.
+        synchronous: SQLite's setting for files opened here; `FULL` survives power loss.
+        cache: what to remember of stored checkpoints, `Cache(max_bytes, max_entries)`.
+    """
+
+    _backend: SqliteEngine
+
+    def __init__(
+        self,
+        conn: sqlite3.Connection | str | PathLike[str],
+        *,
+        serde: SerializerProtocol | None = None,
+        prefix: str = "dual_",
+        timeout: float = DEFAULT_TIMEOUT,
+        synchronous: str = "FULL",
+        cache: Cache | None = None,
+    ) -> None:
+        super().__init__(serde=serde, cache=cache)
+        self.conn = conn
+        self._backend = _engine(conn, prefix=prefix, timeout=timeout, synchronous=synchronous)
+        self._blocking, self._looping = self._backend, LoopFace(self._backend)
+
+    @classmethod
+    @contextmanager
+    def from_conn_string(cls, conn_string: str, **options: Any) -> Iterator[Self]:
+        """A saver on a file or `":memory:"`, closed at the end of the block. `options` are those of the class."""
+        with cls(conn_string, **options) as saver:
+            yield saver
+
+    def setup(self) -> None:
+        """Make the tables, or bring them up to date. Done by the first operation otherwise."""
+        self._backend.setup()
+
+    @property
+    def is_setup(self) -> bool:
+        """Whether the tables are known to be there and up to date."""
+        return self._backend.is_ready
+
+    @contextmanager
+    def cursor(self, transaction: bool = True) -> Iterator[sqlite3.Cursor]:
+        """A cursor on the connection that writes, for statements of one's own; committed at the end if `transaction`.
+
+        While the block runs, no other operation writes. It is rolled back if the block raises.
+        """
+        self._backend.setup()
+        with self._backend.alone(commit=transaction) as conn:
+            yield conn.cursor()
+
+
+class AsyncSqliteSaver(_SqliteSaver):
+    """The checkpoint saver on SQLite for event loops; its blocking methods work too, from any thread.
+
+    Args:
+        conn: an `aiosqlite.Connection` (used as it comes and never closed here), or the path of a file, or `":memory:"`.
+            A path is opened here, without aiosqlite: use the saver as a context manager, or `aclose` it.
+        serde, prefix, timeout, synchronous, cache: as for `SqliteSaver`.
+    """
+
+    def __init__(
+        self,
+        conn: aiosqlite.Connection | str | PathLike[str],
+        *,
+        serde: SerializerProtocol | None = None,
+        prefix: str = "dual_",
+        timeout: float = DEFAULT_TIMEOUT,
+        synchronous: str = "FULL",
+        cache: Cache | None = None,
+    ) -> None:
+        super().__init__(serde=serde, cache=cache)
+        self.conn = conn
+        self._looping: LoopFace | AiosqliteFace
+        if isinstance(conn, aiosqlite.Connection):
+            self._backend = self._looping = AiosqliteFace(conn, prefix=prefix, timeout=timeout)
+            self._blocking = AiosqliteBlockingFace(self._looping)
+        else:
+            self._backend = _engine(conn, prefix=prefix, timeout=timeout, synchronous=synchronous)
+            self._blocking, self._looping = self._backend, LoopFace(self._backend)
+
+    @classmethod
+    @asynccontextmanager
+    async def from_conn_string(cls, conn_string: str, **options: Any) -> AsyncIterator[Self]:
+        """A saver on a file or `":memory:"`, closed at the end of the block. `options` are those of the class."""
+        async with cls(conn_string, **options) as saver:
+            yield saver
+
+    async def setup(self) -> None:
+        """Make the tables, or bring them up to date. Done by the first operation otherwise."""
+        await self._looping.setup()
+
+
+def _engine(conn: Any, *, prefix: str, timeout: float, synchronous: str) -> SqliteEngine:
+    if synchronous not in _SYNCHRONOUS:
+        raise ConfigError(f"synchronous must be one of {', '.join(_SYNCHRONOUS)}, not {synchronous!r}")
+    return SqliteEngine(_connections(conn, timeout, synchronous), prefix=prefix, timeout=timeout)
+
+
+def _connections(conn: Any, timeout: float, synchronous: str) -> FileConnections | OneConnection:
+    if isinstance(conn, sqlite3.Connection):
+        return OneConnection(conn, owned=False)
+    path = fspath(conn) if isinstance(conn, (str, PathLike)) else None
+    if not isinstance(path, str):
+        raise ConfigError(f"conn must be a connection or a path, not a {type(conn).__name__}")
+    if path in ("", ":memory:") or "mode=memory" in path:
+        shared = sqlite3.connect(path, isolation_level=None, check_same_thread=False, uri=path.startswith("file:"))
+        return OneConnection(shared, owned=True)
+    return FileConnections(path, timeout=timeout, synchronous=synchronous)
