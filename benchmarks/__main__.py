@@ -43,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--rounds", type=int, help="rounds of each workload; default 5, with --quick 1")
     parser.add_argument("--json", type=Path, help="write the results to this file (charts, report: read them)")
+    parser.add_argument("--profile", action="store_true", help="print where the timed parts spend their time (1 round)")
     scale = parser.add_mutually_exclusive_group()
     scale.add_argument("--quick", action="store_true", help="smallest sizes: does it run, not how fast is it")
     scale.add_argument("--full", action="store_true", help="the longest threads too (1,000 turns; gigabytes of disk)")
@@ -84,13 +85,17 @@ def _benchmarks(options: argparse.Namespace, arguments: list[str]) -> int:
     server = PostgresServer()
     try:
         for workload in _workloads(options.workloads):
+            if options.profile:
+                Runner(results, server, scale, 1).profile(workload, kinds)
+                continue
             Runner(results, server, scale, rounds).run(workload, kinds)
             print(table(results, workload.name), flush=True)
             if options.json:
                 write_json(results, options.json)
     finally:
         server.stop()
-    _summary(results)
+    if not options.profile:
+        _summary(results)
     return 1 if results.failures else 0
 
 

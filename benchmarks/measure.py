@@ -10,18 +10,40 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ClassVar, ParamSpec, TypeVar
+
+from benchmarks.sampling import Sampler
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
+class Stopwatch:
+    """Times a block: `with Stopwatch() as watch`. A sampler in `Stopwatch.sampler` is switched on meanwhile."""
+
+    sampler: ClassVar[Sampler | None] = None
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._sampling = self.sampler.on() if self.sampler else nullcontext()
+
+    def __enter__(self) -> Stopwatch:
+        self._sampling.__enter__()
+        self._started = time.perf_counter()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.seconds = time.perf_counter() - self._started
+        self._sampling.__exit__(None, None, None)
+
+
 def milliseconds(action: Callable[[], Any]) -> float:
     """How long one call takes, in milliseconds."""
-    started = time.perf_counter()
-    action()
-    return (time.perf_counter() - started) * 1000
+    with Stopwatch() as watch:
+        action()
+    return watch.seconds * 1000
 
 
 def median_milliseconds(action: Callable[[], Any], times: int) -> float:

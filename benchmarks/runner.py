@@ -7,8 +7,9 @@ import time
 import traceback
 from collections.abc import Callable, Iterable
 
-from benchmarks.measure import processor_milliseconds, sync_milliseconds
+from benchmarks.measure import Stopwatch, processor_milliseconds, sync_milliseconds
 from benchmarks.report import Results
+from benchmarks.sampling import Sampler
 from benchmarks.savers import SaverKind
 from benchmarks.server import PostgresServer
 from benchmarks.sites import fresh_site
@@ -34,6 +35,15 @@ class Runner:
                 if not self._trial(workload, kind, number):
                     remaining.remove(kind)
         self._results.compare()
+
+    def profile(self, workload: Workload, kinds: Iterable[SaverKind]) -> None:
+        """One trial of every saver, and where its timed parts spent their time."""
+        for kind in (kind for kind in workload.savers if kind in set(kinds)):
+            sampler = Stopwatch.sampler = Sampler()
+            with sampler.running():
+                self._trial(workload, kind, 0)
+            Stopwatch.sampler = None
+            print(f"\n{workload.name} {kind.name}\n{sampler.text()}", flush=True)
 
     def _probe(self) -> None:
         self._noise["processor"].append(processor_milliseconds())

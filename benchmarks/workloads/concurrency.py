@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from benchmarks import processes
 from benchmarks.clients import CLIENTS, WRITES_A_STEP, Client, chat_thread
+from benchmarks.measure import Stopwatch
 from benchmarks.proxy import delayed
 from benchmarks.savers import ASYNC, ASYNC_POSTGRES, SYNC, SYNC_POSTGRES, Saver, ensure_schema
 from benchmarks.sites import Site
@@ -119,9 +119,9 @@ async def _task_rate(site: Site, job: str, clients: int, crowd: Crowd) -> float:
     async with site.aopen(crowd.pool) as saver:
         members = _members(saver, job, clients)
         await asyncio.gather(*(member.astep() for member in members))  # opens connections, prepares statements
-        started = time.perf_counter()
-        await asyncio.gather(*(_arepeat(member, crowd.each(clients)) for member in members))
-        return clients * crowd.each(clients) / (time.perf_counter() - started)
+        with Stopwatch() as watch:
+            await asyncio.gather(*(_arepeat(member, crowd.each(clients)) for member in members))
+        return clients * crowd.each(clients) / watch.seconds
 
 
 async def _arepeat(client: Client, steps: int) -> None:
@@ -138,9 +138,9 @@ def _thread_rate(site: Site, job: str, clients: int, crowd: Crowd) -> float:
     with site.open(crowd.pool) as saver, ThreadPoolExecutor(clients) as executor:
         members = _members(saver, job, clients)
         list(executor.map(_repeat, members, [1] * clients))  # opens connections, prepares statements
-        started = time.perf_counter()
-        list(executor.map(_repeat, members, [crowd.each(clients)] * clients))
-        return clients * crowd.each(clients) / (time.perf_counter() - started)
+        with Stopwatch() as watch:
+            list(executor.map(_repeat, members, [crowd.each(clients)] * clients))
+        return clients * crowd.each(clients) / watch.seconds
 
 
 def _repeat(client: Client, steps: int) -> None:

@@ -17,7 +17,7 @@ from langgraph.checkpoint.base import Checkpoint, empty_checkpoint
 
 from benchmarks.clients import Client, put_clients
 from benchmarks.data import conversation
-from benchmarks.measure import percentile
+from benchmarks.measure import Stopwatch, percentile
 from benchmarks.savers import ASYNC, SYNC, Saver
 from benchmarks.workload import Trial, thread, workload
 
@@ -57,14 +57,14 @@ def _sync_latency(trial: Trial) -> tuple[list[float], float]:
         saver.put(READ, *_chat_checkpoint(saver, trial.random(), size.messages))
         clients = [put_clients(saver)(f"writer-{index}") for index in range(size.writers)]
         list(executor.map(lambda client: client.step(), clients))
-        started = time.perf_counter()
-        counts = [executor.submit(_write_until, client, stop) for client in clients]
-        try:
-            times = [_timed_read(saver) for _ in range(size.reads)]
-        finally:
-            stop.set()
-        steps = sum(count.result() for count in counts)
-        return times, steps / (time.perf_counter() - started)
+        with Stopwatch() as watch:
+            counts = [executor.submit(_write_until, client, stop) for client in clients]
+            try:
+                times = [_timed_read(saver) for _ in range(size.reads)]
+            finally:
+                stop.set()
+            steps = sum(count.result() for count in counts)
+        return times, steps / watch.seconds
 
 
 def _write_until(client: Client, stop: threading.Event) -> int:
@@ -88,12 +88,12 @@ async def _async_latency(trial: Trial) -> tuple[list[float], float]:
         await saver.aput(READ, *_chat_checkpoint(saver, trial.random(), size.messages))
         clients = [put_clients(saver)(f"writer-{index}") for index in range(size.writers)]
         await asyncio.gather(*(client.astep() for client in clients))
-        started = time.perf_counter()
-        counts = [asyncio.create_task(_awrite_until(client, stop)) for client in clients]
-        times = [await _atimed_read(saver) for _ in range(size.reads)]
-        stop.set()
-        steps = sum(await asyncio.gather(*counts))
-        return times, steps / (time.perf_counter() - started)
+        with Stopwatch() as watch:
+            counts = [asyncio.create_task(_awrite_until(client, stop)) for client in clients]
+            times = [await _atimed_read(saver) for _ in range(size.reads)]
+            stop.set()
+            steps = sum(await asyncio.gather(*counts))
+        return times, steps / watch.seconds
 
 
 async def _awrite_until(client: Client, stop: asyncio.Event) -> int:
