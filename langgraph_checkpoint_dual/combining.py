@@ -97,10 +97,10 @@ class Combiner(Generic[W]):
 
     Args:
         run_batch: runs and commits a batch, and settles each of its jobs. What it leaves unsettled goes back in line.
-        executor: lends a thread to lead for callers on event loops.
+        executor: lends a thread to lead for callers on event loops; not needed if there are none.
     """
 
-    def __init__(self, run_batch: Callable[[Sequence[Job[W]]], None], executor: Executor) -> None:
+    def __init__(self, run_batch: Callable[[Sequence[Job[W]]], None], executor: Executor | None = None) -> None:
         self._run_batch, self._executor = run_batch, executor
         self._mutex = threading.Lock()
         self._line: deque[Job[W]] = deque()
@@ -123,7 +123,7 @@ class Combiner(Generic[W]):
         """Run work in a batch, from an event loop. Cancelled work is done whole or not at all."""
         job = _LoopJob(work)
         if self._enter(job):
-            self._executor.submit(self._carry, job)
+            self._lend(job)
         try:
             await job.future
         except asyncio.CancelledError:
@@ -185,4 +185,9 @@ class Combiner(Generic[W]):
         if isinstance(heir, _ThreadJob):
             heir.wake()
         else:
-            self._executor.submit(self._carry, heir)
+            self._lend(heir)
+
+    def _lend(self, job: Job[W]) -> None:
+        if self._executor is None:
+            raise RuntimeError("this combiner has no executor for callers on event loops")
+        self._executor.submit(self._carry, job)

@@ -1,0 +1,81 @@
+"""Write combining on an event loop: what arrives while others are on their way to the server goes with the next ones.
+
+As `combining.Combiner`, for tasks instead of threads: the groups are carried by tasks of their own, so a caller that is
+cancelled leaves the others alone. Its own work is done whole or not at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Any, Generic, TypeVar
+
+W = TypeVar("W")
+
+
+class Line(Generic[W]):
+    """Works wait in line, and go in groups.
+
+    Args:
+        carry: does a group of works and returns a result or an exception for each.
+        groups: how many groups may be under way at once.
+        largest: how many works at most go in one group.
+    """
+
+    def __init__(
+        self, carry: Callable[[Sequence[W]], Awaitable[Sequence[Any]]], *, groups: int = 4, largest: int = 256
+    ) -> None:
+        self._carry, self._groups, self._largest = carry, groups, largest
+        self._waiting: list[tuple[W, asyncio.Future[Any]]] = []
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._starting = False
+
+    async def submit(self, work: W) -> Any:
+        """The result of the work, once it was carried."""
+        entry = (work, asyncio.get_running_loop().create_future())
+        self._waiting.append(entry)
+        self._start()
+        try:
+            return await entry[1]
+        except asyncio.CancelledError:
+            with suppress(ValueError):
+                self._waiting.remove(entry)
+            raise
+
+    async def drain(self) -> None:
+        """Wait until nothing is under way."""
+        while self._under_way:
+            await asyncio.wait(self._under_way)
+
+    def _start(self) -> None:
+        if self._waiting and not self._starting and len(self._under_way) < self._groups:
+            self._starting = True
+            task = asyncio.get_running_loop().create_task(self._go())
+            self._under_way.add(task)
+            task.add_done_callback(self._under_way.discard)
+
+    async def _go(self) -> None:
+        """Carry groups until nobody waits. By the time a task begins, all that the loop had ready has got in line."""
+        self._starting = False
+        while self._waiting:
+            group, self._waiting = self._waiting[: self._largest], self._waiting[self._largest :]
+            self._start()
+            try:
+                results = await self._carry([work for work, _ in group])
+            except BaseException as exc:
+                _settle(group, [exc] * len(group))
+                if not isinstance(exc, Exception):
+                    raise
+            else:
+                _settle(group, results)
+
+
+def _settle(group: Sequence[tuple[Any, asyncio.Future[Any]]], results: Sequence[Any]) -> None:
+    for (_, future), result in zip(group, results, strict=True):
+        if future.done():
+            continue
+        if isinstance(result, BaseException):
+            future.set_exception(result)
+        else:
+            future.set_result(result)

@@ -1,0 +1,154 @@
+"""`PostgresSaver` and `AsyncPostgresSaver`: how they are opened, set up and closed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from typing import Any
+
+from langgraph.checkpoint.serde.base import SerializerProtocol
+from psycopg import AsyncConnection, AsyncPipeline, Connection, Pipeline
+from psycopg_pool import AsyncConnectionPool, ConnectionPool
+from typing_extensions import Self
+
+from langgraph_checkpoint_dual.cache import Cache
+from langgraph_checkpoint_dual.errors import ConfigError
+from langgraph_checkpoint_dual.hopping import HoppingFace
+from langgraph_checkpoint_dual.postgres.driver import AsyncConn, BlockingEngine, LoopEngine, OneLoop, SyncConn
+from langgraph_checkpoint_dual.postgres.pools import beside, blocking_pool, loop_pool
+from langgraph_checkpoint_dual.postgres.statements import Dialect
+from langgraph_checkpoint_dual.saver import Saver
+
+
+class PostgresSaver(Saver):
+    """A checkpoint saver on Postgres.
+
+    Args:
+        conn: a psycopg connection or pool (used as it comes and never closed here), or a connection string, for which a
+            pool is opened here: use the saver as a context manager then, or `close` it.
+        pipe: the pipeline that the connection is in, if it is in one.
+        serde: the serializer; `Serializer()` unless given.
+        schema: the schema of the tables; unless given, the connection's search path decides.
+        prefix: what the names of the tables begin with.
+        cache: what to remember of stored checkpoints, `Cache(max_bytes, max_entries)`.
+        options: for a connection string: `min_size` (1), `max_size` (10), `timeout` (30 seconds for a free connection) and
+            other options of psycopg's pool; any other goes to the connections.
+    """
+
+    def __init__(
+        self,
+        conn: SyncConn | str,
+        pipe: Pipeline | None = None,
+        serde: SerializerProtocol | None = None,
+        *,
+        schema: str | None = None,
+        prefix: str = "dual_",
+        cache: Cache | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(serde=serde, cache=cache)
+        _check(conn, (Connection, ConnectionPool), pipe, options)
+        owned = isinstance(conn, str)
+        self.conn: SyncConn = blocking_pool(conn, options) if isinstance(conn, str) else conn
+        self.pipe = pipe
+        self._engine = BlockingEngine(self.conn, Dialect(schema, prefix), pipe=pipe, owned=owned)
+        self._blocking, self._looping = self._engine, HoppingFace(self._engine)
+
+    @classmethod
+    @contextmanager
+    def from_conn_string(
+        cls, conn_string: str, *, pipeline: bool = False, serde: SerializerProtocol | None = None, **options: Any
+    ) -> Iterator[Self]:
+        """A saver on a pool of its own, closed at the end of the block. `options` are those of the class.
+
+        `pipeline` is accepted and changes nothing: an operation is one round trip already.
+        """
+        with cls(conn_string, serde=serde, **options) as saver:
+            yield saver
+
+    def setup(self) -> None:
+        """Make the tables, or bring them up to date. Done by the first operation otherwise.
+
+        Raises:
+            SchemaError: if the database is newer than this package, or the tables are missing and cannot be made.
+        """
+        self._engine.setup()
+
+    def close(self) -> None:
+        self._engine.close()
+
+    async def aclose(self) -> None:
+        await asyncio.to_thread(self.close)
+
+
+class AsyncPostgresSaver(Saver):
+    """The checkpoint saver on Postgres for event loops.
+
+    Its blocking methods work too, from any thread: they use blocking connections of their own, opened when first needed.
+
+    Args:
+        conn: a psycopg async connection or pool (used as it comes and never closed here), or a connection string, for
+            which a pool is opened here: use the saver as an async context manager then, or `aclose` it.
+        pipe, serde, schema, prefix, cache, options: as for `PostgresSaver`.
+    """
+
+    def __init__(
+        self,
+        conn: AsyncConn | str,
+        pipe: AsyncPipeline | None = None,
+        serde: SerializerProtocol | None = None,
+        *,
+        schema: str | None = None,
+        prefix: str = "dual_",
+        cache: Cache | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(serde=serde, cache=cache)
+        _check(conn, (AsyncConnection, AsyncConnectionPool), pipe, options)
+        owned = isinstance(conn, str)
+        self.conn: AsyncConn = loop_pool(conn, options) if isinstance(conn, str) else conn
+        self.pipe = pipe
+        dialect = Dialect(schema, prefix)
+        self._beside = BlockingEngine(partial(beside, self.conn), dialect, owned=True)
+        self._engine = LoopEngine(self.conn, dialect, pipe=pipe, owned=owned)
+        self._blocking, self._looping = self._beside, OneLoop(self._engine, self._beside)
+
+    @classmethod
+    @asynccontextmanager
+    async def from_conn_string(
+        cls, conn_string: str, *, pipeline: bool = False, serde: SerializerProtocol | None = None, **options: Any
+    ) -> AsyncIterator[Self]:
+        """A saver on a pool of its own, closed at the end of the block. `options` are those of the class.
+
+        `pipeline` is accepted and changes nothing: an operation is one round trip already.
+        """
+        async with cls(conn_string, serde=serde, **options) as saver:
+            yield saver
+
+    async def setup(self) -> None:
+        """As `PostgresSaver.setup`."""
+        await self._looping.setup()
+
+    def close(self) -> None:
+        """Close what blocking methods have opened, and refuse further operations.
+
+        A pool that this saver opened can only be closed by its event loop: use `aclose` or `async with` for it.
+        """
+        self._beside.close()
+        self._engine.refuse()
+
+    async def aclose(self) -> None:
+        await self._engine.aclose()
+        await asyncio.to_thread(self._beside.close)
+
+
+def _check(conn: Any, kinds: tuple[type, ...], pipe: Any, options: dict[str, Any]) -> None:
+    if not isinstance(conn, (str, *kinds)):
+        names = ", ".join(kind.__name__ for kind in kinds)
+        raise ConfigError(f"conn must be a connection string or one of {names}, not a {type(conn).__name__}")
+    if pipe is not None and not isinstance(conn, kinds[0]):
+        raise ValueError("a pipeline belongs to a single connection, not to a pool")
+    if options and not isinstance(conn, str):
+        raise ConfigError(f"{', '.join(sorted(options))}: only for a connection string; set it on the pool or connection")

@@ -1,0 +1,123 @@
+"""Additions as Postgres statements: any number of checkpoints, or of pending writes, in one statement each.
+
+One statement is one round trip and atomic by itself, so it needs no transaction around it, works behind any pooler, and
+cannot be left half done by a cancellation.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+from psycopg import errors, sql
+
+from langgraph_checkpoint_dual.core.queries import Queries, fill
+from langgraph_checkpoint_dual.core.rows import CheckpointRow, Outcome, Put, PutWrites, WriteRow
+from langgraph_checkpoint_dual.core.tx import Row
+
+PACKAGE = "langgraph_checkpoint_dual.postgres"
+Addition: TypeAlias = Put | PutWrites
+
+
+class Statement(NamedTuple):
+    """A statement that stores some additions, which are given by their places in the batch."""
+
+    query: str
+    args: dict[str, list[Any]]
+    places: list[int]
+
+    def outcomes(self, rows: Sequence[Row]) -> list[Outcome]:
+        """What became of each addition."""
+        if self.query != "put":
+            return [Outcome.STORED] * len(self.places)
+        added = {row[0] for row in rows}
+        return [Outcome.STORED if at in added else Outcome.BASE_GONE for at in range(len(self.places))]
+
+
+class Dialect:
+    """Postgres' queries for one schema and prefix.
+
+    Args:
+        schema: the schema of the tables; the connection's search path decides if `None`.
+        prefix: what the names of the tables begin with.
+    """
+
+    def __init__(self, schema: str | None, prefix: str) -> None:
+        def quoted(*parts: str | None) -> str:
+            return sql.Identifier(*(part for part in parts if part is not None)).as_string(None)
+
+        tables = {table: quoted(schema, prefix + table) for table in ("checkpoints", "items", "writes", "migrations")}
+        indexes = {index: quoted(prefix + index) for index in ("checkpoints_latest", "checkpoints_run")}
+        migrations = tables["migrations"]
+        self._names = {
+            **tables,
+            **indexes,
+            "migrations_name": sql.Literal(migrations).as_string(None),
+            "lock": str(zlib.crc32(migrations.encode())),
+        }
+        self._queries = Queries(PACKAGE, self._names)
+        self._made: dict[str, bytes] = {}
+
+    def __getitem__(self, query: str) -> bytes:
+        """The SQL of a query in psycopg's notation (as `bytes`, which psycopg takes without wondering where it is from)."""
+        made = self._made.get(query)
+        if made is None:
+            text = fill(query[4:], self._names) if query.startswith("ddl ") else _noted(self._queries[query])
+            made = self._made[query] = text.encode()
+        return made
+
+
+def _noted(text: str) -> str:
+    # Arrays go in binary form: bytea in text form would double in size.
+    text = re.sub(r"(?<!:):(\w+)(?=::\w+\[\])", r"%(\1)b", text)
+    return re.sub(r"(?<!:):([a-z]\w*)", r"%(\1)s", text)
+
+
+def statements(additions: Sequence[Addition]) -> list[Statement]:
+    """The statements that store these additions: one for checkpoints, one for writes, one for writes that replace."""
+    lanes: dict[str, list[int]] = {}
+    for at, addition in enumerate(additions):
+        lanes.setdefault(_lane(addition), []).append(at)
+    return [_statement(query, places, [additions[at] for at in places]) for query, places in lanes.items()]
+
+
+def outcome_of(addition: Addition, error: Exception) -> Outcome | Exception:
+    """What the failure of a statement that stored just this addition means for it."""
+    return Outcome.SEQ_TAKEN if isinstance(addition, Put) and isinstance(error, errors.UniqueViolation) else error
+
+
+def weight(addition: Addition) -> int:
+    """About the bytes that an addition sends."""
+    if isinstance(addition, Put):
+        row = addition.row
+        return len(row.checkpoint) + len(row.slots) + sum(len(item.data) for item in addition.items)
+    return sum(len(row.data) for row in addition.rows)
+
+
+def _lane(addition: Addition) -> str:
+    if isinstance(addition, Put):
+        return "put"
+    return "replace_writes" if addition.replace else "insert_writes"
+
+
+def _statement(query: str, places: list[int], additions: Sequence[Addition]) -> Statement:
+    if query != "put":
+        rows = sorted(row for addition in additions if isinstance(addition, PutWrites) for row in addition.rows)
+        return Statement(query, _columns(WriteRow._fields, rows), places)
+    puts = [addition for addition in additions if isinstance(addition, Put)]
+    order = sorted(range(len(puts)), key=lambda at: puts[at].row[:3])
+    puts, places = [puts[at] for at in order], [places[at] for at in order]
+    items = [
+        (at, item.channel, item.seq, item.data) for at, put in enumerate(puts, 1) for item in put.items
+    ]
+    args = _columns(CheckpointRow._fields, [put.row for put in puts])
+    args["base"] = [put.base for put in puts]
+    args.update(_columns(("item_place", "item_channel", "item_seq", "item_data"), items))
+    return Statement(query, args, places)
+
+
+def _columns(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> dict[str, list[Any]]:
+    columns: list[Any] = list(zip(*rows, strict=True)) if rows else [()] * len(names)
+    return {name: list(column) for name, column in zip(names, columns, strict=True)}
