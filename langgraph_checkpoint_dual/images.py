@@ -1,0 +1,106 @@
+"""Exact images of plain values: has this element changed since it was stored, and fresh copies of it without decoding.
+
+An image is the value's msgpack encoding, made by C code that is told to refuse whatever it could not tell apart:
+tuples, subclasses, keys that are not `str`, enums, dates. Two values with equal images are stored as equal bytes.
+
+Images live in the memory of one process only. They are never stored, and must never be made from a stored row.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ormsgpack
+
+from langgraph_checkpoint_dual.messages import BY_CLASS, SHAPES
+
+_STRICT = (
+    ormsgpack.OPT_PASSTHROUGH_SUBCLASS
+    | ormsgpack.OPT_PASSTHROUGH_TUPLE
+    | ormsgpack.OPT_PASSTHROUGH_DATACLASS
+    | ormsgpack.OPT_PASSTHROUGH_DATETIME
+    | ormsgpack.OPT_PASSTHROUGH_ENUM
+    | ormsgpack.OPT_PASSTHROUGH_UUID
+)
+# 0xC1 opens no msgpack value, so the image of a message is never that of a plain value.
+_MESSAGE = 0xC1
+_PREFIXES = {cls: bytes((_MESSAGE, shape.index)) for cls, shape in BY_CLASS.items()}
+
+_pack = ormsgpack.packb
+_unpack = ormsgpack.unpackb
+
+
+def image(value: Any) -> bytes | None:
+    """The exact image of the present state of `value`.
+
+    Args:
+        value: `None`, bool, int of up to 64 bits, float, str, bytes, a list or a dict with `str` keys of these, or a
+            message of one of langchain-core's own classes that holds only these.
+
+    Returns:
+        Bytes that are equal for two values only if these are equal in every type and detail that is stored;
+        `None` where the value holds anything else, or is nested too deeply.
+    """
+    prefix = _PREFIXES.get(type(value))
+    try:
+        if prefix is None:
+            data = _pack(value, None, _STRICT)
+        elif value.__pydantic_extra__ or value.__pydantic_private__ is not None:
+            return None
+        else:
+            data = prefix + _pack(value.__dict__, None, _STRICT)
+    except (TypeError, AttributeError):
+        return None
+    # The three tags of a byte string: a bytearray or a memoryview would look like bytes.
+    if (0xC4 in data or 0xC5 in data or 0xC6 in data) and _holds_other_buffers(value):
+        return None
+    return data
+
+
+def _holds_other_buffers(value: Any) -> bool:
+    """Whether anything but `bytes` was encoded as a byte string, somewhere in `value`."""
+    level = [value.__dict__ if type(value) in _PREFIXES else value]
+    while level:
+        types = set(map(type, level))
+        if bytearray in types or memoryview in types:
+            return True
+        below: list[Any] = []
+        if list in types or dict in types:
+            for item in level:
+                if type(item) is list:
+                    below += item
+                elif type(item) is dict:
+                    below += item.values()
+        level = below
+    return False
+
+
+def faithful(value: Any) -> bool:
+    """Whether `revive(image(value))` is exactly what storing and loading `value` gives.
+
+    True for plain values, and for messages that would pass validation unchanged.
+    """
+    data = image(value)
+    if data is None:
+        return False
+    shape = BY_CLASS.get(type(value))
+    if shape is not None and not shape.fits(value.__dict__):
+        return False
+    try:
+        revive(data)
+    except ValueError:  # an extension value, which has no image of its own
+        return False
+    return True
+
+
+def revive(image: bytes) -> Any:
+    """A new object from an image that this process made of a faithful value.
+
+    Shares nothing mutable with the original, nor with another revival.
+
+    Raises:
+        ValueError: `image` was not made by `image()`.
+    """
+    if image[0] != _MESSAGE:
+        return _unpack(image)
+    return SHAPES[image[1]].build(_unpack(memoryview(image)[2:]))
