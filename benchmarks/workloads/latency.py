@@ -27,18 +27,23 @@ POOL = 16
 
 @dataclass(frozen=True)
 class Readers:
-    """Writers that are busy, reads that are timed, and messages of the thread that is read."""
+    """Writers that are busy, messages of the thread that is read, and the fewest reads and seconds that are timed."""
 
     writers: int
-    reads: int
     messages: int
+    reads: int
+    seconds: float
+
+    def enough(self, times: list[float]) -> bool:
+        """Whether these reads, in milliseconds, saw enough of what the writers do."""
+        return len(times) >= self.reads and sum(times) >= self.seconds * 1000
 
 
 @workload(
     "read-latency",
     "`get_tuple` of a chat of 50 messages while 32 writers are busy: median and p99",
     (*SYNC, *ASYNC),
-    {"quick": Readers(4, 10, 10), "default": Readers(32, 200, 50)},
+    {"quick": Readers(4, 10, 10, 0.1), "default": Readers(32, 50, 200, 1.5)},
 )
 def read_latency(trial: Trial) -> None:
     if trial.kind.is_async:
@@ -60,7 +65,9 @@ def _sync_latency(trial: Trial) -> tuple[list[float], float]:
         with Stopwatch() as watch:
             counts = [executor.submit(_write_until, client, stop) for client in clients]
             try:
-                times = [_timed_read(saver) for _ in range(size.reads)]
+                times: list[float] = []
+                while not size.enough(times):
+                    times.append(_timed_read(saver))
             finally:
                 stop.set()
             steps = sum(count.result() for count in counts)
@@ -90,7 +97,9 @@ async def _async_latency(trial: Trial) -> tuple[list[float], float]:
         await asyncio.gather(*(client.astep() for client in clients))
         with Stopwatch() as watch:
             counts = [asyncio.create_task(_awrite_until(client, stop)) for client in clients]
-            times = [await _atimed_read(saver) for _ in range(size.reads)]
+            times: list[float] = []
+            while not size.enough(times):
+                times.append(await _atimed_read(saver))
             stop.set()
             steps = sum(await asyncio.gather(*counts))
         return times, steps / watch.seconds
