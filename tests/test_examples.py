@@ -1,0 +1,223 @@
+"""The examples as a user starts them: the chat in a terminal of its own, and the whole demo."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+CTRL_D = "\x04"
+PATIENCE = 60.0  # seconds until a silent process counts as hung
+KEYS = ("ANTHROPIC_API_KEY", "OPENAI_API_KEY", "GOOGLE_API_KEY")
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The environment without keys of model providers, with warnings as errors."""
+    kept = {name: value for name, value in os.environ.items() if name not in KEYS}
+    return {**kept, "PYTHONWARNINGS": "error", "TERM": "dumb", **more}
+
+
+class Terminal:
+    """`chat.py` in a terminal: what is typed is echoed, Ctrl-D is a key."""
+
+    def __init__(self, folder: Path, *arguments: str, **more: str) -> None:
+        self._terminal, inner = pty.openpty()
+        self.process = subprocess.Popen(
+            [sys.executable, str(EXAMPLES / "chat.py"), *arguments],
+            stdin=inner,
+            stdout=inner,
+            stderr=inner,
+            cwd=folder,
+            env=environment(**more),
+            start_new_session=True,
+        )
+        os.close(inner)
+
+    def read_until(self, end: str) -> str:
+        """All output up to `end`, without the keys that a terminal echoes as control sequences."""
+        seen, deadline = "", time.monotonic() + PATIENCE
+        while not seen.endswith(end):
+            if not select.select([self._terminal], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                raise TimeoutError(f"nothing more after {seen!r}")
+            try:
+                piece = os.read(self._terminal, 65536)
+            except OSError:  # Linux: the other end is closed
+                piece = b""
+            if not piece:
+                raise EOFError(f"ended after {seen!r}")
+            seen += re.sub(r"\x1b\[[?\d;]*[a-zA-Z]", "", piece.decode()).replace("\r\n", "\n")
+        return seen.removesuffix(end)
+
+    def press(self, keys: str) -> None:
+        os.write(self._terminal, keys.encode())
+
+    def end(self) -> int:
+        self.press(CTRL_D)
+        return self.process.wait(PATIENCE)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(PATIENCE)
+        os.close(self._terminal)
+
+
+@contextmanager
+def chat(folder: Path, user: str, *arguments: str, **more: str) -> Iterator[Terminal]:
+    terminal = Terminal(folder, user, *arguments, **more)
+    try:
+        yield terminal
+    finally:
+        terminal.close()
+
+
+def ask(terminal: Terminal, user: str, line: str) -> str:
+    """Type a line; what is printed until the next prompt, without the echo."""
+    terminal.press(f"{line}\n")
+    return terminal.read_until(f"{user}> ").removeprefix(f"{line}\n")
+
+
+def test_a_restarted_chat_goes_on(tmp_path: Path) -> None:
+    with chat(tmp_path, "alice") as terminal:
+        assert "not met before" in terminal.read_until("alice> ")
+        assert ask(terminal, "alice", "the door is green") == "bot: I will keep that in mind.\n"
+        assert terminal.end() == 0
+    with chat(tmp_path, "alice") as terminal:
+        assert "alice: the door is green\nbot: I will keep that in mind.\n" in terminal.read_until("alice> ")
+        assert ask(terminal, "alice", "what did I just tell you?") == "bot: You told me: the door is green\n"
+    assert (tmp_path / "chats.db").exists()
+
+
+def test_another_user_has_a_clean_slate(tmp_path: Path) -> None:
+    with chat(tmp_path, "alice") as terminal:
+        terminal.read_until("alice> ")
+        ask(terminal, "alice", "my name is Ann")
+        assert terminal.end() == 0
+    with chat(tmp_path, "bob") as terminal:
+        started = terminal.read_until("bob> ")
+        assert "not met before" in started
+        assert "Ann" not in started
+        assert ask(terminal, "bob", "what is my name?") == "bot: You have not told me your name.\n"
+
+
+def test_two_users_at_once(tmp_path: Path) -> None:
+    with chat(tmp_path, "alice") as hers, chat(tmp_path, "bob") as his:
+        hers.read_until("alice> ")
+        his.read_until("bob> ")
+        ask(hers, "alice", "my name is Ann")
+        ask(his, "bob", "my name is Bob")
+        assert ask(hers, "alice", "what is my name?") == "bot: Your name is Ann.\n"
+        assert ask(his, "bob", "what is my name?") == "bot: Your name is Bob.\n"
+
+
+def test_interrupted_turns_are_finished_by_the_next_process(tmp_path: Path) -> None:
+    pipe = tmp_path / "letter"
+    os.mkfifo(pipe)
+    with chat(tmp_path, "alice") as terminal:
+        terminal.read_until("alice> ")
+        terminal.press("read letter\n")
+        with pipe.open("w"):  # opens when the tool opens it
+            terminal.process.send_signal(signal.SIGKILL)
+            assert terminal.process.wait(PATIENCE) == -signal.SIGKILL
+    pipe.unlink()
+    pipe.write_text("hello")
+    with chat(tmp_path, "alice") as terminal:
+        started = terminal.read_until("alice> ")
+        assert started.endswith("[read_file -> letter says: hello]\nbot: letter says: hello\n")
+        assert started.count("alice: read letter\n") == 1
+
+
+def test_tools_stay_in_their_folder_and_turns_go_on_after_an_error(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("not for you")
+    folder = tmp_path / "chat"
+    folder.mkdir()
+    with chat(folder, "../alice") as terminal:
+        terminal.read_until("../alice> ")
+        refused = ask(terminal, "../alice", "read ../secret")
+        assert "only files of this folder" in refused
+        assert "not for you" not in refused
+        assert "6 / 4 = 1.5" in ask(terminal, "../alice", "what is 6 / 4?")
+        assert "division by zero" in ask(terminal, "../alice", "what is 6 / 0?")
+        ask(terminal, "../alice", "note that it rains")
+    assert {path.name for path in tmp_path.iterdir()} == {"secret", "chat"}
+
+
+def test_going_back_forks(tmp_path: Path) -> None:
+    with chat(tmp_path, "alice") as terminal:
+        terminal.read_until("alice> ")
+        ask(terminal, "alice", "first")
+        ask(terminal, "alice", "second")
+        assert ask(terminal, "alice", "/back 1") == "alice: first\nbot: I will keep that in mind.\n"
+        assert ask(terminal, "alice", "what did I just tell you?") == "bot: You told me: first\n"
+        assert ask(terminal, "alice", "/back 9") == "There is no turn '9'.\n"
+        assert ask(terminal, "alice", "/turns") == (
+            "  1. first\n  2. first > second\n  3. first > what did I just tell you?\n"
+        )
+
+
+def test_a_model_that_is_not_installed_is_explained(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "chat.py", "alice"],
+        env=environment(OPENAI_API_KEY="not-a-real-key"),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "needs langchain and langchain-openai" in done.stderr
+    assert "--model local" in done.stderr
+    assert "not-a-real-key" not in done.stdout + done.stderr
+
+
+@pytest.mark.timeout(300)
+def test_the_demo_finds_nothing_wrong(tmp_path: Path, postgres_uri: str) -> None:
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "demo.py"],
+        env=environment(DUAL_TEST_POSTGRES_URI=postgres_uri),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    checks = re.findall(r"^(ok  |FAIL)  (.+)$", done.stdout, re.M)
+    assert {verdict for verdict, _ in checks} == {"ok  "}
+    half = len(checks) // 2
+    assert checks[:half] == checks[half:], "both databases are checked in the same way"
+    assert f"\n{2 * half} checks passed, 0 failed." in done.stdout
+    assert half > 20
+
+
+def test_the_demo_fails_when_a_check_fails(tmp_path: Path) -> None:
+    """`check` is what decides about the exit code: let one fail."""
+    program = (
+        "import sys, demo\n"
+        "def scene(db, folder, check): check('it rains', False)\n"
+        "demo.restart = demo.killed = demo.second_user = demo.time_travel = scene\n"
+        "sys.exit(demo.main())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment(PYTHONPATH=str(EXAMPLES)),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "0 checks passed, 8 failed." in done.stdout
