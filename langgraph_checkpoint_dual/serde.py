@@ -624,7 +624,8 @@ def _make_single(target: Any, argument: Any) -> Any:
         return wire.make_set(target, argument)
     if kind == "subclass":
         return wire.make_subclass(target, cast(str, wire.base_of(target)), argument)
-    if kind is None or kind == "enum":
+    # Called with one argument, an Enum without members would make a new class.
+    if kind is None or (kind == "enum" and target.__members__):
         return target(argument)
     raise DecodeError(f"type {dotted(target)} is not made from one argument")
 

@@ -98,7 +98,8 @@ def find(module: Any, name: str) -> Any:
     # Not getattr: a module may import others, or itself, when asked for an attribute.
     scope: Any = object.__getattribute__(loaded, "__dict__")
     found: Any = None
-    for part in name.split("."):
+    # pydantic leaves generic models that a module has parametrised under names such as "Box[a.B]".
+    for part in [name] if name in scope else name.split("."):
         found = scope.get(part)
         if not isinstance(found, type):
             return None
@@ -544,7 +545,7 @@ def _fill(cls: Any, base: str, content: Any, option: Any) -> Any:
             OrderedDict.__setitem__(made, key, value)
     elif base in ("dict", "defaultdict"):
         if base == "defaultdict":
-            defaultdict.__init__(made, _FACTORIES[option] if option else None)
+            defaultdict.__init__(made, None if option is None else _FACTORIES[option])
         dict.update(made, content)
     elif base == "deque":
         deque.__init__(made, content, option)

@@ -1,0 +1,187 @@
+"""Images tell every change of a plain value, and give back what storing and loading it would give."""
+
+from __future__ import annotations
+
+import array
+import copy
+import datetime
+import enum
+from typing import Any
+
+import numpy as np
+import ormsgpack
+import pytest
+from hypothesis import event, given
+from hypothesis import strategies as st
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+
+from langgraph_checkpoint_dual.images import faithful, image, revive
+from langgraph_checkpoint_dual.messages import SHAPES
+from langgraph_checkpoint_dual.serde import Serializer
+from tests.support.exact import exact, messages, plain
+
+serializer = Serializer()
+
+
+class Word(str):
+    pass
+
+
+class Colour(str, enum.Enum):
+    RED = "red"
+
+
+class Level(enum.IntEnum):
+    LOW = 1
+
+
+class Mine(HumanMessage):
+    pass
+
+
+def stored(value: Any) -> Any:
+    return serializer.loads_typed(serializer.dumps_typed(value))
+
+
+# What a leaf may be replaced with, without that `==` or a careless encoding would tell.
+def likes(leaf: Any) -> list[Any]:
+    found: list[Any] = [None, [leaf], {"x": leaf}]
+    if isinstance(leaf, bool):
+        found += [int(leaf), float(leaf)]
+    elif isinstance(leaf, int):
+        found += [float(leaf) if abs(leaf) < 2**53 else leaf + 1, leaf + 1, bool(leaf), Level.LOW, np.int64(1)]
+    elif isinstance(leaf, float):
+        found += [-leaf, np.float64(leaf), 0.0, -0.0, int(leaf) if leaf == leaf and abs(leaf) < 2**60 else 0]
+    elif isinstance(leaf, str):
+        found += [Word(leaf), leaf + "a", leaf.encode(), Colour.RED, leaf + "\ud800", AIMessage(leaf).text]
+    elif isinstance(leaf, bytes):
+        found += [bytearray(leaf), memoryview(leaf), array.array("B", leaf), leaf.decode("latin-1"), leaf + b"\0"]
+    elif isinstance(leaf, list):
+        found += [tuple(leaf), leaf[::-1], {str(at): item for at, item in enumerate(leaf)}, [*leaf, None]]
+    elif isinstance(leaf, dict):
+        found += [dict(reversed(leaf.items())), list(leaf.items()), {Word(key): item for key, item in leaf.items()}]
+    return found
+
+
+def places(value: Any) -> list[tuple[Any, Any]]:
+    """Each container with each of its keys, all the way down."""
+    if isinstance(value, dict):
+        keys: list[Any] = list(value)
+    elif isinstance(value, list):
+        keys = list(range(len(value)))
+    else:
+        return []
+    return [place for key in keys for place in [(value, key), *places(value[key])]]
+
+
+@given(st.lists(plain, min_size=1, max_size=4) | messages, st.data())
+def test_any_change_at_any_depth_changes_the_image(value: Any, data: st.DataObject) -> None:
+    before, was = image(value), exact(copy.deepcopy(value))
+    holder, key = data.draw(st.sampled_from(places(value if isinstance(value, list) else value.__dict__)))
+    holder[key] = data.draw(st.sampled_from(likes(holder[key])))
+    after = image(value)
+    if exact(value) != was:
+        event("changed")
+        assert after is None or after != before
+
+
+@given(plain, plain)
+def test_equal_images_mean_equal_values_and_equal_stored_bytes(one: Any, other: Any) -> None:
+    assert (image(one) == image(other)) == (exact(one) == exact(other))
+    if image(one) == image(other):
+        assert serializer.dumps_typed(one) == serializer.dumps_typed(other)
+
+
+@given(plain | messages)
+def test_reviving_a_faithful_image_gives_what_storing_and_loading_gives(value: Any) -> None:
+    event(f"faithful: {faithful(value)}")
+    if faithful(value):
+        made = image(value)
+        assert made is not None
+        assert exact(revive(made)) == exact(stored(value))
+
+
+@given(plain)
+def test_every_plain_value_is_faithful(value: Any) -> None:
+    assert faithful(value)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.cls.__name__)
+def test_an_ordinary_message_of_each_class_is_faithful(shape: Any) -> None:
+    needed = {"role": "user", "tool_call_id": "1", "name": "n"} if shape.cls.__name__ != "RemoveMessage" else {}
+    content = {} if shape.cls.__name__ == "RemoveMessage" else {"content": "hello"}
+    message = shape.cls(id="1", **content, **{key: value for key, value in needed.items() if key in shape.fields})
+    assert faithful(message)
+    made = image(message)
+    assert made is not None
+    assert exact(revive(made)) == exact(stored(message))
+
+
+def test_revivals_share_nothing_mutable() -> None:
+    message = AIMessage(
+        [{"type": "text", "text": "x"}],
+        id="1",
+        response_metadata={"a": [1]},
+        tool_calls=[{"name": "f", "args": {"b": [2]}, "id": "c", "type": "tool_call"}],
+    )
+    made = image(message)
+    assert made is not None
+    first, expected = revive(made), exact(revive(made))
+    first.content[0]["text"] = "changed"
+    first.response_metadata["a"].append(2)
+    first.tool_calls[0]["args"]["b"].clear()
+    first.more = 1
+    first.__pydantic_fields_set__.clear()
+    assert exact(revive(made)) == expected
+    assert message.content == [{"type": "text", "text": "x"}]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        (1, 2), {1}, {1: 2}, {None: 1}, {Word("a"): 1}, {Colour.RED: 1}, Word("a"), Colour.RED, Level.LOW,
+        2**64, "\ud800", bytearray(b"x"), memoryview(b"x"), np.float64(1), np.zeros(2), datetime.date(2020, 1, 1),
+        object(), 1j,
+        HumanMessage("x", more=1), Mine("x"), ToolMessage("x", tool_call_id="1", artifact=(1,)),
+    ],
+    ids=repr,
+)  # fmt: skip
+@pytest.mark.parametrize("wrap", [lambda value: value, lambda value: [{"k": [value]}]], ids=["bare", "nested"])
+def test_what_is_not_provably_plain_has_no_image(value: Any, wrap: Any) -> None:
+    assert image(wrap(value)) is None
+    assert not faithful(wrap(value))
+
+
+def test_a_message_in_a_list_has_no_image() -> None:
+    assert image([HumanMessage("x")]) is None
+
+
+def test_long_byte_strings_and_text_in_any_script_are_plain() -> None:
+    value = [b"x" * 70_000, b"y" * 300, "Łódź ęąć", {"k": b"\xc4\xc5"}, 1.1]
+    assert faithful(value)
+    assert image([*value, bytearray(b"z" * 70_000)]) is None
+    assert image([*value[:-1], [[bytearray(300)]]]) is None
+
+
+def test_nesting_beyond_the_limit_has_no_image() -> None:
+    value: list[Any] = []
+    for _ in range(300):
+        value = [value]
+    assert image(value) is None
+    loop: list[Any] = []
+    loop.append(loop)
+    assert image(loop) is None
+
+
+def test_an_extension_value_is_not_faithful() -> None:
+    assert not faithful([ormsgpack.Ext(5, b"\xc0")])
+
+
+def test_a_message_that_validation_would_change_is_not_faithful() -> None:
+    message = AIMessage("x")
+    message.tool_calls = [{"name": "f", "args": {}, "id": None}]  # without the type that validation adds
+    assert image(message) is not None
+    assert not faithful(message)
+    message = HumanMessage("x")
+    del message.__dict__["name"]
+    assert not faithful(message)
