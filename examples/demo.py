@@ -198,26 +198,22 @@ def killed(db: str, folder: Path, check: Checks) -> None:
         check("the tool call that was done is not done again", notes.read_text() == "the milk is out\n")
         check("the conversation goes on", "read inbox.txt" in chat.ask("what did I just tell you?"))
         chat.end()
-    with Chat("alice", db, folder) as chat:
-        history = chat.listen()
-        check("nothing is left to go on with", "cut off" not in history)
-        check(
-            "the history has each tool result once",
-            history.count("[take_note ->") == history.count("[read_file ->") == 1,
-        )
-        chat.end()
     inbox.unlink()
 
 
 def second_user(db: str, folder: Path, check: Checks) -> None:
-    tell("\n-- bob starts with a clean slate")
+    tell("\n-- bob starts with a clean slate, and alice finds hers as she left it")
     with Chat("bob", db, folder) as chat:
         check("bob has no history", "not met before" in chat.listen())
         check("and was told nothing", "nothing yet" in chat.ask("what did I just tell you?"))
         chat.ask("my name is Bob")
         chat.end()
     with Chat("alice", db, folder) as chat:
-        check("alice's history has nothing of bob's", "Bob" not in chat.listen())
+        history = chat.listen()
+        check("alice's history has nothing of bob's", "Bob" not in history)
+        results = history.count("[take_note ->"), history.count("[read_file ->")
+        check("it has each tool result once", results == (1, 1))
+        check("and nothing is left to go on with", "cut off" not in history)
         chat.end()
 
 
