@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 
-from langgraph_checkpoint_dual.core.store import Known
+from langgraph_checkpoint_dual.core.looks import Known
 
 DEFAULT_BYTES = 64 * 1024 * 1024
 DEFAULT_ENTRIES = 2_000

@@ -27,7 +27,7 @@ W = TypeVar("W")
 
 
 class Job(Generic[W]):
-    """A piece of work in line. Whoever runs the batch calls `settle` once the commit has succeeded or the work failed."""
+    """A piece of work in line. Who runs the batch calls `settle` once the commit has succeeded or the work failed."""
 
     def __init__(self, work: W) -> None:
         self.work = work

@@ -13,7 +13,7 @@ from langgraph_checkpoint_dual.core.tx import Database, Tx, finish
 T = TypeVar("T")
 
 INLINE_WEIGHT = 32_768
-"""Encoding or decoding fewer bytes than this is quicker than a hop to a thread, and blocks a loop for less than 1 ms."""
+"""Encoding or decoding fewer bytes is quicker than a hop to a thread, and blocks a loop for less than 1 ms."""
 
 
 class Engine(Database, Protocol):
@@ -21,6 +21,10 @@ class Engine(Database, Protocol):
 
     def setup(self) -> None:
         """Make the schema, or bring it up to date, once."""
+        ...
+
+    def check_open(self) -> None:
+        """Raise `ClosedError` if it was closed."""
         ...
 
     def close(self) -> None:
@@ -40,13 +44,13 @@ class HoppingFace:
         self._engine, self._executor = engine, executor
 
     async def read(self, look: Callable[[Tx], Awaitable[T]]) -> T:
-        return await self._hop(lambda: finish(self._engine.read(look)))  # type: ignore[arg-type]
+        return await self._hop(lambda: finish(self._engine.read(look)))
 
     async def change(self, edit: Callable[[Tx], Awaitable[T]]) -> T:
-        return await self._hop(lambda: finish(self._engine.change(edit)))  # type: ignore[arg-type]
+        return await self._hop(lambda: finish(self._engine.change(edit)))
 
     async def append(self, addition: Put | PutWrites) -> Outcome:
-        return await self._hop(lambda: finish(self._engine.append(addition)))  # type: ignore[arg-type]
+        return await self._hop(lambda: finish(self._engine.append(addition)))
 
     async def compute(self, weight: int, work: Callable[[], T]) -> T:
         return work() if weight < INLINE_WEIGHT else await self._hop(work)
@@ -56,4 +60,5 @@ class HoppingFace:
         await self._hop(self._engine.setup)
 
     async def _hop(self, work: Callable[[], T]) -> T:
+        self._engine.check_open()
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)

@@ -78,10 +78,10 @@ def _fits_base(type_: str, content: Any, kwargs: Any, metadata: Any, kind: Any, 
 
 
 def _fits_tool_call(call: Any) -> bool:
-    if type(call) is not dict or tuple(call) != _TOOL_CALL or call["type"] != "tool_call":
+    if type(call) is not dict or (*call,) != _TOOL_CALL:
         return False
-    args, id_ = call["args"], call["id"]
-    if type(args) is not dict or type(call["name"]) is not str or not (id_ is None or type(id_) is str):
+    name, args, id_, kind = call.values()
+    if type(name) is not str or type(args) is not dict or not (id_ is None or type(id_) is str) or kind != "tool_call":
         return False
     for key in args:  # noqa: SIM110  (a generator would cost more than the loop)
         if type(key) is not str:
@@ -105,9 +105,9 @@ def _fits_usage(usage: Any) -> bool:
     """Token counts that are whole numbers, under the known names in the known order."""
     if type(usage) is not dict or (details := _USAGES.get(tuple(usage))) is None:
         return False
-    for name in _TOTALS:
-        if type(usage[name]) is not int:
-            return False
+    total_in, total_out, total, *_ = usage.values()
+    if not type(total_in) is type(total_out) is type(total) is int:
+        return False
     for name in details:
         counts = usage[name]
         if type(counts) is not dict or tuple(counts) not in _DETAILS[name]:
@@ -130,7 +130,7 @@ def _fits_calls(calls: Any, invalid: Any, usage: Any, kwargs: dict[Any, Any]) ->
 
 def _plain(type_: str) -> Predicate:
     def fits(fields: Fields) -> bool:
-        if tuple(fields) != _BASE:
+        if (*fields,) != _BASE:
             return False
         content, kwargs, metadata, kind, name, id_ = fields.values()
         return (
@@ -145,15 +145,22 @@ def _plain(type_: str) -> Predicate:
 
 
 def _fits_ai(fields: Fields) -> bool:
-    if tuple(fields) != _AI:
+    if (*fields,) != _AI:
         return False
     content, kwargs, metadata, kind, name, id_, calls, invalid, usage = fields.values()
-    return _fits_base("ai", content, kwargs, metadata, kind, name, id_) and _fits_calls(calls, invalid, usage, kwargs)
+    return (
+        kind == "ai"
+        and (type(content) is str or _fits_content(content))
+        and type(kwargs) is type(metadata) is dict
+        and (id_ is None or type(id_) is str)
+        and (name is None or type(name) is str)
+        and _fits_calls(calls, invalid, usage, kwargs)
+    )
 
 
 def _fits_ai_chunk(fields: Fields) -> bool:
     """Only without tool calls: validation makes calls from chunks, and chunks from calls."""
-    if tuple(fields) != _AI_CHUNK:
+    if (*fields,) != _AI_CHUNK:
         return False
     *base, calls, invalid, usage, chunks, position = fields.values()
     return (
@@ -166,7 +173,7 @@ def _fits_ai_chunk(fields: Fields) -> bool:
 
 def _tool(type_: str) -> Predicate:
     def fits(fields: Fields) -> bool:
-        if tuple(fields) != _TOOL:
+        if (*fields,) != _TOOL:
             return False
         content, kwargs, metadata, kind, name, id_, call_id, _, status = fields.values()
         return (
@@ -180,7 +187,7 @@ def _tool(type_: str) -> Predicate:
 
 def _chat(type_: str) -> Predicate:
     def fits(fields: Fields) -> bool:
-        return tuple(fields) == _CHAT and type(fields["role"]) is str and _fits_base(type_, *list(fields.values())[:-1])
+        return (*fields,) == _CHAT and type(fields["role"]) is str and _fits_base(type_, *list(fields.values())[:-1])
 
     return fits
 

@@ -33,8 +33,9 @@ from langgraph_checkpoint_dual.serde import Serializer
 class Saver(BaseCheckpointSaver[str]):
     """What all savers of this package do; the databases make the difference.
 
-    Every method works blocking and asynchronous, from any thread, inside and outside of an event loop. All of them raise
-    `ConfigError` for input that cannot be used, before anything is read or written, and `ClosedError` after `close`.
+    Every method works blocking and asynchronous, from any thread, inside and outside of an event loop. All of them
+    raise `ConfigError` for input that cannot be used, before anything is read or written, and `ClosedError` after
+    `close`.
     """
 
     _blocking: Database
@@ -190,7 +191,7 @@ class Saver(BaseCheckpointSaver[str]):
         return next_version(current)
 
     def close(self) -> None:
-        """Finish what is under way and close what the saver opened; a connection or pool that it was given stays open."""
+        """Finish what is under way and close what the saver opened; what it was given stays open."""
         raise NotImplementedError
 
     async def aclose(self) -> None:

@@ -52,9 +52,10 @@ from langgraph_checkpoint_dual.wire import Encoded, Encoder, Name, dotted, find,
 __all__ = ["Serializer"]
 
 _UNPACK = ormsgpack.OPT_NON_STR_KEYS
+_packb, _unpackb = ormsgpack.packb, ormsgpack.unpackb
 _MAX_NESTING = 250  # ormsgpack's own limit is 254 containers, counted anew in each extension value
 # Where the content of an extension value begins, by its first byte: lengths of 1, 2 and 4 bytes, then the code.
-_HEADERS = {b"\xc7": 3, b"\xc8": 4, b"\xc9": 6}
+_CONTENT_STARTS = {0xC7: 3, 0xC8: 4, 0xC9: 6}
 _NO_ALIASES: Mapping[str, type] = types_.MappingProxyType({})
 
 # ormsgpack reports any exception of a callback as "failed" and drops it; the first one waits here for the caller.
@@ -109,18 +110,22 @@ def _refuse(module: object, name: object, why: str) -> NoReturn:
     )
 
 
-def _attempt(what: str, make: Callable[[], Any], hint: str = "") -> Any:
+def _unmade(what: str, exc: Exception) -> DecodeError:
+    return DecodeError(f"{what} could not be made from its stored state ({type(exc).__name__})")
+
+
+def _unmade_type(type_: str, exc: Exception) -> DecodeError:
+    hint = f"if the class has changed, map it with aliases={{{type_!r}: NewClass}} to one that takes this state"
+    return DecodeError(f"{_unmade(f'type {type_}', exc).reason}; {hint}")
+
+
+def _attempt(what: str, make: Callable[[], Any], failed: Callable[[str, Exception], DecodeError] = _unmade) -> Any:
     try:
         return make()
     except DecodeError:
         raise
     except Exception as exc:
-        raise DecodeError(f"{what} could not be made from its stored state ({type(exc).__name__}){hint}") from exc
-
-
-def _attempt_type(type_: str, make: Callable[[], Any]) -> Any:
-    hint = f"; if the class has changed, map it with aliases={{{type_!r}: NewClass}} to one that takes this state"
-    return _attempt(f"type {type_}", make, hint)
+        raise failed(what, exc) from exc
 
 
 class Serializer(JsonPlusSerializer):
@@ -173,6 +178,7 @@ class Serializer(JsonPlusSerializer):
         """Set what a serializer and its copies must not share."""
         # By class, not by name: a class that is defined anew gets an encoder of its own.
         self._encoders: weakref.WeakKeyDictionary[type, Encoder] = weakref.WeakKeyDictionary()
+        self._known: dict[Name, Any] = {**_SAFE, **self._registered}
         self._messages = {name: shape for name, shape in BY_NAME.items() if ".".join(name) not in self._aliases}
         if not self._custom_unpack_ext_hook:
             self._unpack_ext_hook = self._revive_extension
@@ -220,7 +226,9 @@ class Serializer(JsonPlusSerializer):
         if type(obj) is bytearray:
             return "bytearray", bytes(obj)
         try:
-            return "msgpack", self._pack(obj)
+            data = _packb(obj, self._default, wire.PACK)
+            if not _has_byte_strings(data) or not _holds_other_buffers(obj):
+                return "msgpack", data
         except TypeError:
             if (interrupt := _take_failure()) is not None:
                 raise interrupt from None
@@ -236,9 +244,8 @@ class Serializer(JsonPlusSerializer):
             raise
 
     def _pack(self, value: Any) -> bytes:
-        data = ormsgpack.packb(value, self._default, wire.PACK)
-        # The three tags of a byte string: a bytearray would be written as one.
-        if (0xC4 in data or 0xC5 in data or 0xC6 in data) and _holds_other_buffers(value):
+        data = _packb(value, self._default, wire.PACK)
+        if _has_byte_strings(data) and _holds_other_buffers(value):
             raise TypeError
         return data
 
@@ -301,7 +308,7 @@ class Serializer(JsonPlusSerializer):
         """For a class that is registered but no data class: as langgraph does it, if the same comes back."""
         cls = type(value)
         ext = jsonplus._msgpack_default(value)
-        back = self._decode(ormsgpack.packb(ext)) if isinstance(ext, ormsgpack.Ext) else None
+        back = self._decode(_packb(ext)) if isinstance(ext, ormsgpack.Ext) else None
         compares = getattr(cls, "__eq__", None) is not object.__eq__
         if type(back) is not cls or (compares and back != value):
             raise EncodeError(f"{dotted(cls)} does not come back as it was; store its parts, or a data class, instead")
@@ -315,7 +322,7 @@ class Serializer(JsonPlusSerializer):
         # A tuple in an element comes back as a list, and may then be no element at all.
         ext = ormsgpack.Ext(wire.SINGLE_ARG, self._pack(encoded[1]))
         try:
-            same = self._decode(ormsgpack.packb(ext)) == value
+            same = self._decode(_packb(ext)) == value
         except DecodeError:
             same = False
         if not same:
@@ -380,7 +387,7 @@ class Serializer(JsonPlusSerializer):
         """
         type_, payload = data
         if type_ == "msgpack":
-            start = _HEADERS.get(payload[:1])
+            start = _CONTENT_STARTS.get(payload[0]) if payload else None
             message = self._decode_message(payload, start) if start else None
             return self._decode(payload) if message is None else message
         if type_ == "null":
@@ -399,7 +406,7 @@ class Serializer(JsonPlusSerializer):
 
     def _decode(self, payload: bytes) -> Any:
         try:
-            return ormsgpack.unpackb(payload, ext_hook=self._unpack_ext_hook, option=_UNPACK)
+            return _unpackb(payload, ext_hook=self._unpack_ext_hook, option=_UNPACK)
         except ValueError as exc:
             cause = _take_failure()
             if cause is None:
@@ -413,18 +420,19 @@ class Serializer(JsonPlusSerializer):
         try:
             if payload[start - 1] != wire.PYDANTIC_V2 or self._custom_unpack_ext_hook:
                 return None
-            module, name, fields, _ = ormsgpack.unpackb(payload[start:], ext_hook=self._unpack_ext_hook, option=_UNPACK)
+            module, name, fields, _ = _unpackb(payload[start:], ext_hook=self._unpack_ext_hook, option=_UNPACK)
             shape = self._messages.get((module, name))
             return shape.build(fields) if shape is not None and shape.fits(fields) else None
         except Exception:
-            # Whatever it is, the regular way says it better.
-            _take_failure()
-            return None
+            interrupt = _take_failure()
+        if interrupt is not None and not isinstance(interrupt, Exception):
+            raise interrupt
+        return None  # whatever it is, the regular way says it better
 
     def _revive_extension(self, code: int, data: bytes) -> Any:
         try:
             if code == wire.PYDANTIC_V2:
-                parts = ormsgpack.unpackb(data, ext_hook=self._unpack_ext_hook, option=_UNPACK)
+                parts = _unpackb(data, ext_hook=self._unpack_ext_hook, option=_UNPACK)
                 shape = self._messages.get((parts[0], parts[1]))
                 if shape is not None and shape.fits(parts[2]):
                     return shape.build(parts[2])
@@ -433,7 +441,7 @@ class Serializer(JsonPlusSerializer):
                 return from_bytes(data)
             if (revive := self._revivers.get(code)) is None:
                 raise DecodeError(f"unknown extension code {code}: written by a newer version?")
-            return revive(self, ormsgpack.unpackb(data, ext_hook=self._unpack_ext_hook, option=_UNPACK))
+            return revive(self, _unpackb(data, ext_hook=self._unpack_ext_hook, option=_UNPACK))
         except BaseException as exc:
             if _failure.get() is None:  # the innermost says it best
                 _failure.set(exc)
@@ -463,9 +471,9 @@ class Serializer(JsonPlusSerializer):
 
     def _trusted(self, module: Any, name: Any) -> Any:
         """What a name stands for by the user's word or by langgraph's, or None."""
-        if (aliased := self._aliases.get(f"{module}.{name}")) is not None:
+        if self._aliases and (aliased := self._aliases.get(f"{module}.{name}")) is not None:
             return aliased
-        return self._registered.get((module, name)) or _SAFE.get((module, name))
+        return self._known.get((module, name))
 
     def _import_listed(self, module: str, name: str) -> Any:
         """A class that the user's own allowlist names: it may be imported, as no row has a say in it."""
@@ -481,7 +489,12 @@ class Serializer(JsonPlusSerializer):
         """Make an object of the type that `parts` names, from its third part."""
         module, name, state = parts[0], parts[1], parts[2]
         target = self._resolve(module, name)
-        return _attempt_type(shown(module, name), lambda: make(target, state))
+        try:
+            return make(target, state)
+        except DecodeError:
+            raise
+        except Exception as exc:
+            raise _unmade_type(shown(module, name), exc) from exc
 
     def _revive_single(self, parts: Any) -> Any:
         return self._revive(parts, _make_single)
@@ -587,18 +600,18 @@ class Serializer(JsonPlusSerializer):
         type_ = shown(module, name)
         if module == "builtins" and name in ("bytes", "bytearray"):
             make = bytes.fromhex if name == "bytes" else bytearray.fromhex
-            return _attempt_type(type_, lambda: make(*args))
+            return _attempt(type_, lambda: make(*args), _unmade_type)
         found = find(module, name)
         if found is not None and issubclass(found, BaseException):
             return f"{name}({', '.join(map(repr, args))})"
         target = self._resolve_json(path, module, name)
         if value.get("method") == "fromisoformat":
-            return _attempt_type(type_, lambda: wire.make_by_method(target, "fromisoformat", *args))
+            return _attempt(type_, lambda: wire.make_by_method(target, "fromisoformat", *args), _unmade_type)
         if fields:
-            return _attempt_type(type_, lambda: _make_from_fields(target, fields))
+            return _attempt(type_, lambda: _make_from_fields(target, fields), _unmade_type)
         if len(args) == 1:
-            return _attempt_type(type_, lambda: _make_single(target, args[0]))
-        return _attempt_type(type_, lambda: _make_positional(target, args))
+            return _attempt(type_, lambda: _make_single(target, args[0]), _unmade_type)
+        return _attempt(type_, lambda: _make_positional(target, args), _unmade_type)
 
     def _resolve_json(self, path: tuple[str, ...], module: str, name: str) -> Any:
         """As `_resolve`, but for a row in JSON, for which there is an allowlist of its own."""
@@ -656,6 +669,11 @@ def _make_from_fields(target: Any, fields: Any) -> Any:
 
 
 # --- Writing what the fast way cannot ---
+
+
+def _has_byte_strings(data: bytes) -> bool:
+    """Whether there may be one of the three tags of a byte string, as which a bytearray would be written too."""
+    return 0xC4 in data or 0xC5 in data or 0xC6 in data
 
 
 _WALKED = frozenset((dict, list, tuple, bytearray, memoryview))
@@ -717,7 +735,7 @@ class _ExactWriter:
     def write(self, value: Any) -> bytes:
         root = _Place(None, "")
         try:
-            return ormsgpack.packb(self._plain(value, root, 0), option=wire.PACK)
+            return _packb(self._plain(value, root, 0), option=wire.PACK)
         except EncodeError:
             raise
         except RecursionError:
@@ -754,11 +772,11 @@ class _ExactWriter:
             [self._plain(key, places[key], depth), self._plain(item, places[key], depth)] for key, item in value.items()
         ]
         self._check_keys(value, [pair[0] for pair in pairs], place)
-        return ormsgpack.Ext(wire.VALUE, ormsgpack.packb(("dict", pairs), option=wire.PACK))
+        return ormsgpack.Ext(wire.VALUE, _packb(("dict", pairs), option=wire.PACK))
 
     def _check_keys(self, value: dict[Any, Any], keys: list[Any], place: _Place) -> None:
         """A tuple inside a key comes back as a list, and may then be no key at all."""
-        back = self._serializer._decode(ormsgpack.packb(keys, option=wire.PACK))
+        back = self._serializer._decode(_packb(keys, option=wire.PACK))
         if list(map(wire.hashable, back)) != list(value):
             raise EncodeError("a dict with keys that do not come back as they were", path=place.path())
 
@@ -801,7 +819,7 @@ class _ExactWriter:
             parts = self._plain(payload, _Place(place, ".value"), 1)
         else:
             parts = [self._plain(part, place, 1) for part in payload]
-        return ormsgpack.Ext(code, ormsgpack.packb(parts, option=wire.PACK))
+        return ormsgpack.Ext(code, _packb(parts, option=wire.PACK))
 
     def _plain_fields(self, fields: Any, place: _Place) -> Any:
         if type(fields) is not dict or not all(map(_is_plain_key, fields)):
@@ -824,7 +842,7 @@ def _int_bytes(value: int) -> bytes:
 def _is_plain_key(key: Any) -> bool:
     """Whether msgpack takes it as a key of a map, in the way of langgraph's serializer."""
     try:
-        ormsgpack.packb({key: None}, option=wire.PACK)
+        _packb({key: None}, option=wire.PACK)
     except TypeError:
         return False
     return True

@@ -311,7 +311,10 @@ def hashable(key: Any) -> Any:
 
 
 def make_set(cls: Any, items: list[Any]) -> Any:
-    return cls(map(hashable, items))
+    try:
+        return cls(items)
+    except TypeError:
+        return cls(map(hashable, items))
 
 
 def _make_zoned(text: str, fold: int, zone: Any) -> datetime:
@@ -363,17 +366,22 @@ def encode_dataclass(name: Name, value: Any) -> Encoded:
     return KW_ARGS, (*name, {field.name: getattr(value, field.name) for field in dataclasses.fields(value)})
 
 
+@lru_cache(maxsize=1024)
+def _late_fields(cls: Any) -> frozenset[str]:
+    """The fields that the constructor does not take."""
+    return frozenset(field.name for field in dataclasses.fields(cls) if not field.init)
+
+
 def make_dataclass(cls: Any, state: dict[str, Any]) -> Any:
-    fields = dataclasses.fields(cls)
-    late = {field.name for field in fields if not field.init}
+    late: Iterable[str] = _late_fields(cls)
     try:
-        made = cls(**{name: value for name, value in state.items() if name not in late})
+        made = cls(**({name: value for name, value in state.items() if name not in late} if late else state))
     except TypeError:
         # An __init__ that takes something else, such as an InitVar: the fields alone are the object.
-        if state.keys() != {field.name for field in fields}:
+        if state.keys() != {field.name for field in dataclasses.fields(cls)}:
             raise
-        made, late = object.__new__(cls), set(state)
-    for name in late & state.keys():
+        made, late = object.__new__(cls), state
+    for name in late:
         object.__setattr__(made, name, state[name])
     return made
 
@@ -430,7 +438,7 @@ def has_own_dump(cls: type[BaseModel]) -> bool:
 
 
 def make_model(cls: Any, state: Any) -> Any:
-    if issubclass(cls, RootModel):
+    if RootModel in cls.__mro__:
         return _make_root_model(cls, state)
     if not isinstance(state, dict):
         raise DecodeError(f"type {dotted(cls)} is not made from a {type(state).__name__}")

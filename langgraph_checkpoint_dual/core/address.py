@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 from langchain_core.runnables import RunnableConfig
 
 from langgraph_checkpoint_dual.core.text import escape, unescape
 from langgraph_checkpoint_dual.errors import ConfigError
+
+T = TypeVar("T")
 
 
 class Address(NamedTuple):
@@ -48,6 +50,17 @@ def text_key(name: str, value: object) -> str:
     if not isinstance(value, str):
         raise ConfigError(f"{name} must be a str, not {value!r}")
     return escape(value)
+
+
+def many(name: str, ids: Iterable[T]) -> Iterable[T]:
+    """Some ids.
+
+    Raises:
+        ConfigError: if it is a single `str`, whose characters would pass for ids.
+    """
+    if isinstance(ids, str):
+        raise ConfigError(f"{name} must be a list of ids, not the str {ids!r}")
+    return ids
 
 
 def _configurable(config: RunnableConfig | None) -> Mapping[str, Any]:
@@ -93,6 +106,4 @@ def before_id(config: RunnableConfig | None) -> str | None:
 
 def config_of(thread_id: Any, checkpoint_ns: str, checkpoint_id: str) -> RunnableConfig:
     """The config that means exactly one checkpoint."""
-    return {
-        "configurable": {"thread_id": thread_id, "checkpoint_ns": checkpoint_ns, "checkpoint_id": checkpoint_id}
-    }
+    return {"configurable": {"thread_id": thread_id, "checkpoint_ns": checkpoint_ns, "checkpoint_id": checkpoint_id}}

@@ -34,6 +34,7 @@ class Loaded(NamedTuple):
     parent_id: str | None
     checkpoint: Checkpoint
     slots: dict[str, Slot]
+    sealed_slots: bytes
     metadata: CheckpointMetadata
     writes: list[PendingWrite]
 
@@ -99,7 +100,8 @@ def loaded(serde: SerializerProtocol, row: Row, write_rows: list[Row]) -> Loaded
         else:
             meta = values.decode(serde, values.unseal(metadata_exact, values.place("metadata", checkpoint_id)))
         slots = slots_of(checkpoint_id, packed)
-        return Loaded(address, parent_id, cast(Checkpoint, body), slots, meta, pending_writes(serde, write_rows))
+        writes = pending_writes(serde, write_rows)
+        return Loaded(address, parent_id, cast(Checkpoint, body), slots, bytes(packed), meta, writes)
     except DecodeError as exc:
         raise exc.at(**address.where) from exc
     except (ValueError, TypeError, KeyError, IndexError, AttributeError) as exc:

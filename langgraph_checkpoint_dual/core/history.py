@@ -47,9 +47,7 @@ async def delta_history(
     return await db.compute(weight, partial(_histories, store, walks, writes, look))
 
 
-async def _look_back(
-    address: Address, channels: Sequence[str], tx: Tx
-) -> tuple[dict[str, _Walk], list[Row], Look]:
+async def _look_back(address: Address, channels: Sequence[str], tx: Tx) -> tuple[dict[str, _Walk], list[Row], Look]:
     walks = {channel: _Walk() for channel in channels}
     await _walk(address, walks, tx)
     passed = max((walk.passed for walk in walks.values()), key=len)
@@ -95,7 +93,7 @@ def _pass(at: Address, slots: Mapping[str, Slot], open_walks: dict[str, _Walk]) 
 def _only(at: Address, channel: str, slot: Slot) -> Loaded:
     """A checkpoint of which just one channel is to be read."""
     nothing: Any = {}
-    return Loaded(at, None, nothing, {channel: slot}, nothing, [])
+    return Loaded(at, None, nothing, {channel: slot}, b"", nothing, [])
 
 
 def _slots(at: Address, sealed: bytes) -> dict[str, Slot]:

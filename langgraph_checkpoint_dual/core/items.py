@@ -11,18 +11,20 @@ The contract:
    Equal marks therefore mean equal stored values. What cannot be proven unchanged is serialised and compared.
 3. A put uses again only items of its base, so whoever removes items that no checkpoint references is safe as long
    as the base still exists when the put is stored.
-4. Numbers continue after the highest that the base's value ever had; a value without a base starts at a random
-   number. Two branches that continue from one base take the same numbers: the database refuses the second, which
-   then starts at a random number. Numbers are never given twice to different data while a checkpoint that
-   references them exists.
+4. Numbers continue after the highest that the base's value ever had; a value without a base starts at a number that
+   comes from its bytes. Two branches that continue from one base take the same numbers: the database refuses the
+   second, which then starts at a random number. Numbers are never given twice to different data while a checkpoint
+   that references them exists.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from hashlib import blake2b
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
+from zlib import crc32
 
 import ormsgpack
 from typing_extensions import TypeIs
@@ -53,10 +55,15 @@ class Inline(NamedTuple):
 
 
 class Manifest(NamedTuple):
-    """The items of a value: ranges of (first number, count), in order, and the number that the next new item gets."""
+    """The items of a value: ranges of (first number, count), in order, and the number that the next new item gets.
+
+    `check` is a checksum over all items that ever were new in the value's ancestry, so that equal manifests mean equal
+    items even if a thread was removed and made again.
+    """
 
     kind: int
     next: int
+    check: int
     ranges: tuple[Range, ...]
 
     @property
@@ -100,9 +107,7 @@ def pack_slots(slots: dict[str, Slot]) -> bytes:
     """The slots of a checkpoint as bytes; numbers are relative to `next`, which keeps them short."""
     return ormsgpack.packb(
         {
-            channel: slot.data
-            if isinstance(slot, Inline)
-            else [slot.kind, slot.next, *(part for start, count in slot.ranges for part in (slot.next - start, count))]
+            channel: slot.data if isinstance(slot, Inline) else [slot.kind, slot.next, slot.check, *_relative(slot)]
             for channel, slot in slots.items()
         }
     )
@@ -115,11 +120,16 @@ def unpack_slots(packed: bytes) -> dict[str, Slot]:
         if isinstance(slot, bytes):
             slots[channel] = Inline(slot)
         else:
-            kind, upper, *flat = slot
-            slots[channel] = Manifest(
-                kind, upper, tuple((upper - back, count) for back, count in zip(flat[::2], flat[1::2], strict=True))
-            )
+            kind, upper, check, *flat = slot
+            ranges = tuple((upper - back, count) for back, count in zip(flat[::2], flat[1::2], strict=True))
+            slots[channel] = Manifest(kind, upper, check, ranges)
     return slots
+
+
+def _relative(manifest: Manifest) -> Iterator[int]:
+    for start, count in manifest.ranges:
+        yield manifest.next - start
+        yield count
 
 
 class Planner:
@@ -152,7 +162,7 @@ class Planner:
                 return Planned(Stored(version, Inline(typed)), [], False)
         self._place(value, numbering)
         if numbering.size and numbering.size <= INLINE_BYTES:
-            return Planned(Stored(version, Inline(numbering.items[0][1])), [], False)
+            return Planned(Stored(version, Inline(numbering.new[0])), [], False)
         return numbering.result(version)
 
     def _plan_parts(self, kind: int, value: Any, parts: Sequence[Any], version: Any, base: Stored | None) -> Planned:
@@ -181,26 +191,26 @@ class Planner:
 
 
 class _Numbering:
-    """The item numbers of one value, while they are given out."""
+    """The item numbers of one value, while they are given out. New items have negative numbers until the end."""
 
     def __init__(self, kind: int, base: Stored | None, *, fresh: bool) -> None:
         self.kind, self.size, self.reuses = kind, 0, False
-        self.items: list[tuple[int, bytes]] = []
+        self.new: list[bytes] = []
         self._seqs: list[int] = []
         self._marks: list[Mark] = []
         self._raws: dict[bytes, bytes] = {}
-        self._base = base if base is not None and base.marks is not None and _kind(base.slot) == kind else None
+        self._fresh = fresh
+        self._before: Manifest | None = None
+        self._old_raws: Mapping[bytes, bytes] = {}
         self._index: dict[Mark, int] = {}
-        if self._base is not None and isinstance(self._base.slot, Manifest):
-            self._index = dict(zip(self._base.marks or (), self._base.slot.seqs, strict=True))
-            self._oldest_new = self._next = self._base.slot.next
-        if self._base is None or fresh:
-            self._oldest_new = self._next = random.getrandbits(_RANDOM_BITS)
+        if base is not None and base.marks is not None and isinstance(base.slot, Manifest) and base.slot.kind == kind:
+            self._before, self._old_raws = base.slot, base.raws
+            self._index = dict(zip(base.marks, base.slot.seqs, strict=True))
 
     @property
     def known(self) -> bool:
         """Whether the base stores items of this kind."""
-        return self._base is not None
+        return self._before is not None
 
     @property
     def scattered(self) -> bool:
@@ -214,29 +224,45 @@ class _Numbering:
             return False
         self._seqs.append(seq)
         self._marks.append(mark)
-        self.reuses = self.reuses or not self._is_new(seq)
-        if self._base is not None and is_image(mark) and mark in self._base.raws:
-            self._raws[mark] = self._base.raws[mark]
+        self.reuses = self.reuses or seq >= 0
+        if is_image(mark) and mark in self._old_raws:
+            self._raws[mark] = self._old_raws[mark]
         return True
 
     def add(self, mark: Mark, typed: bytes, *, revivable: bool) -> None:
         """Make a new item."""
-        self._seqs.append(self._next)
+        self.new.append(typed)
+        self._index[mark] = -len(self.new)
+        self._seqs.append(-len(self.new))
         self._marks.append(mark)
-        self._index[mark] = self._next
-        self.items.append((self._next, typed))
-        self._next += 1
         self.size += len(typed)
         if is_image(mark) and not revivable:
             self._raws[mark] = typed
 
     def result(self, version: Any) -> Planned:
         """The plan, once all parts have their items."""
-        manifest = Manifest(self.kind, self._next, _ranges(self._seqs))
-        return Planned(Stored(version, manifest, tuple(self._marks), self._raws), self.items, self.reuses)
+        check = self._before.check if self._before else 0
+        for typed in self.new:
+            check = crc32(typed, check)
+        start = self._start()
+        seqs = [seq if seq >= 0 else start - 1 - seq for seq in self._seqs]
+        manifest = Manifest(self.kind, start + len(self.new), check, _ranges(seqs))
+        stored = Stored(version, manifest, tuple(self._marks), self._raws)
+        return Planned(stored, list(enumerate(self.new, start)), self.reuses)
 
-    def _is_new(self, seq: int) -> bool:
-        return self._oldest_new <= seq < self._next
+    def _start(self) -> int:
+        """The number of the first new item.
+
+        Without a base it comes from the items' bytes: a put that is repeated finds its own numbers taken by itself.
+        """
+        if self._fresh:
+            return random.getrandbits(_RANDOM_BITS)
+        if self._before is not None:
+            return self._before.next
+        digest = blake2b(digest_size=8)
+        for typed in self.new:
+            digest.update(typed)
+        return int.from_bytes(digest.digest(), "big") >> (64 - _RANDOM_BITS)
 
 
 def value_of(stored: Stored, decode: Decode) -> Any:
@@ -302,10 +328,6 @@ def _ranges(seqs: Iterable[int]) -> tuple[Range, ...]:
     if first is not None and last is not None:
         ranges.append((first, last - first + 1))
     return tuple(ranges)
-
-
-def _kind(slot: Slot) -> int | None:
-    return slot.kind if isinstance(slot, Manifest) else None
 
 
 def _scalar(value: Any) -> bool:

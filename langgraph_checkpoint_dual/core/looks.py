@@ -11,7 +11,18 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from langgraph_checkpoint_dual.core import values
 from langgraph_checkpoint_dual.core.checkpoints import Loaded
-from langgraph_checkpoint_dual.core.items import Inline, Manifest, Range, Stored, Mark, assemble, is_image, merged, part_of, value_of
+from langgraph_checkpoint_dual.core.items import (
+    Inline,
+    Manifest,
+    Mark,
+    Range,
+    Stored,
+    assemble,
+    is_image,
+    merged,
+    part_of,
+    value_of,
+)
 from langgraph_checkpoint_dual.core.text import escape
 from langgraph_checkpoint_dual.core.tx import Tx
 from langgraph_checkpoint_dual.errors import DecodeError
@@ -25,16 +36,21 @@ class ItemLost(DecodeError):
 
 
 class Known(NamedTuple):
-    """What is known of one checkpoint: how each of its channels is stored. `weight` is in bytes of memory."""
+    """What is known of one checkpoint: how each of its channels is stored. `weight` is in bytes of memory.
+
+    It holds as long as the checkpoint is stored with just these (sealed) slots.
+    """
 
     checkpoint_id: str
+    slots: bytes
     channels: Mapping[str, Stored]
     weight: int
 
 
-def known_of(checkpoint_id: str, channels: Mapping[str, Stored]) -> Known:
+def known_of(checkpoint_id: str, slots: bytes, channels: Mapping[str, Stored]) -> Known:
     """`Known` with its weight."""
-    return Known(checkpoint_id, channels, 500 + sum(stored.weight for stored in channels.values()))
+    weight = 500 + len(slots) + sum(stored.weight for stored in channels.values())
+    return Known(checkpoint_id, slots, channels, weight)
 
 
 class _Shelf:
@@ -80,7 +96,7 @@ class Look:
     """Reads the channel values of some checkpoints, each item once, and none that is known.
 
     Args:
-        known: by thread and namespace, checkpoints whose items need not be read. They must exist in the database
+        known: by thread and namespace, checkpoints whose items need not be read. They must be stored as they are known
             when the look begins: then none of their items can have been replaced.
     """
 
@@ -122,7 +138,7 @@ class Look:
                 found[channel], channels[channel] = self._value(loaded, channel, versions.get(channel), serde)
             except DecodeError as exc:
                 raise exc.at(**loaded.address.where, channel=channel) from exc
-        return found, known_of(loaded.address.checkpoint_id or "", channels)
+        return found, known_of(loaded.address.checkpoint_id or "", loaded.sealed_slots, channels)
 
     def _value(self, loaded: Loaded, channel: str, version: Any, serde: SerializerProtocol) -> tuple[Any, Stored]:
         slot = loaded.slots[channel]

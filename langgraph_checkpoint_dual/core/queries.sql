@@ -30,10 +30,6 @@ checkpoint_id < :before
 -- What follows the last row of the page before.
 (checkpoint_id, thread_id, checkpoint_ns) < (:after_id, :after_thread, :after_ns)
 
--- name: exists
-SELECT 1 FROM {checkpoints}
-WHERE thread_id = :thread_id AND checkpoint_ns = :checkpoint_ns AND checkpoint_id = :checkpoint_id
-
 -- name: slots
 SELECT slots FROM {checkpoints}
 WHERE thread_id = :thread_id AND checkpoint_ns = :checkpoint_ns AND checkpoint_id = :checkpoint_id

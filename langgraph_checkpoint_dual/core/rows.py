@@ -48,13 +48,15 @@ class WriteRow(NamedTuple):
 class Put:
     """A checkpoint with the items that it is the first to use.
 
-    `base` is the checkpoint of the same thread and namespace whose items this one uses again: it must still
-    exist when this one is stored, which is what makes the items safe from being collected in between.
+    `base` is the checkpoint of the same thread and namespace whose items this one uses again: it must still be stored,
+    with just the slots `base_slots`, when this one is, which is what makes the items safe from being collected in
+    between.
     """
 
     row: CheckpointRow
     items: list[ItemRow] = field(default_factory=list)
     base: str | None = None
+    base_slots: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,13 +85,20 @@ class Store:
         found = await self.load_rows(tx, rows)
         if not found:
             return None
-        known = self.memory.get(address.thread_id, address.checkpoint_ns or "")
-        if known is not None and known.checkpoint_id != found[0].address.checkpoint_id:
-            there = found[0].address._replace(checkpoint_id=known.checkpoint_id)
-            known = known if await tx.fetch("exists", **_args(there)) else None
-        look = Look({found[0].address[:2]: known} if known is not None else {})  # type: ignore[dict-item]
+        known = await self._still_known(tx, found[0])
+        look = Look({} if known is None else {(address.thread_id, address.checkpoint_ns or ""): known})
         await look.fetch(tx, found)
         return found[0], look
+
+    async def _still_known(self, tx: Tx, found: Loaded) -> Known | None:
+        """What is known of the namespace, if it is still true."""
+        known = self.memory.get(found.address.thread_id, found.address.checkpoint_ns or "")
+        if known is None:
+            return None
+        if known.checkpoint_id == found.address.checkpoint_id:
+            return known if known.slots == found.sealed_slots else None
+        rows = await tx.fetch("slots", **_args(found.address._replace(checkpoint_id=known.checkpoint_id)))
+        return known if [(known.slots,)] == rows else None
 
     async def load_rows(self, tx: Tx, rows: Sequence[Row]) -> list[Loaded]:
         """The checkpoints of the rows of a `page` query, latest first."""
@@ -220,8 +227,10 @@ class Store:
             items += _item_rows(parent, escape(channel), plan.items)
         slots = {channel: stored.slot for channel, stored in channels.items()}
         row = checkpoint_row(self.serde, parent, checkpoint_id, checkpoint, slots, config, metadata)
-        addition = Put(row, items, base.checkpoint_id if base is not None and reuses else None)
-        return addition, known_of(checkpoint_id, channels)
+        addition = Put(row, items)
+        if base is not None and reuses:
+            addition = Put(row, items, base.checkpoint_id, base.slots)
+        return addition, known_of(checkpoint_id, row.slots, channels)
 
     async def _repeated(self, db: Database, addition: Put) -> bool:
         """Whether exactly this checkpoint is stored already: the put is the repetition of one that succeeded."""
@@ -231,7 +240,7 @@ class Store:
         async def slots(tx: Tx) -> list[Row]:
             return await tx.fetch("slots", **_args(address))
 
-        return [(row.slots,)] == [tuple(map(bytes, found)) for found in await db.read(slots)]
+        return [(row.slots,)] == await db.read(slots)
 
     async def put_writes(
         self,

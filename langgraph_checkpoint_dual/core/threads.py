@@ -16,7 +16,7 @@ from typing import Any
 from langgraph.checkpoint.serde.types import TASKS
 
 from langgraph_checkpoint_dual.core import values
-from langgraph_checkpoint_dual.core.address import Address, text_key, thread_key
+from langgraph_checkpoint_dual.core.address import Address, many, text_key, thread_key
 from langgraph_checkpoint_dual.core.checkpoints import slots_of
 from langgraph_checkpoint_dual.core.items import Manifest, Range, merged, numbers
 from langgraph_checkpoint_dual.core.store import Store
@@ -65,7 +65,7 @@ async def prune(store: Store, db: Database, thread_ids: Sequence[str], strategy:
     """
     if strategy not in STRATEGIES:
         raise ConfigError(f"unknown strategy {strategy!r}; use one of {', '.join(STRATEGIES)}")
-    for key in dict.fromkeys(map(thread_key, thread_ids)):
+    for key in dict.fromkeys(map(thread_key, many("thread_ids", thread_ids))):
         if strategy == "delete":
             await _delete(store, db, key)
         else:
@@ -75,7 +75,7 @@ async def prune(store: Store, db: Database, thread_ids: Sequence[str], strategy:
 
 async def delete_for_runs(store: Store, db: Database, run_ids: Sequence[str]) -> None:
     """Remove the checkpoints that these runs made, except those that a remaining checkpoint's delta channels need."""
-    runs = json.dumps([text_key("run_id", run_id) for run_id in run_ids])
+    runs = json.dumps([text_key("run_id", run_id) for run_id in many("run_ids", run_ids)])
 
     async def threads(tx: Tx) -> list[str]:
         return [row[0] for row in await tx.fetch("threads_of_runs", run_ids=runs)]
@@ -118,7 +118,9 @@ async def _keep_latest(store: Store, key: str, tx: Tx) -> None:
         head = tree[ns][max(tree[ns])]
         if _call_is_gone(ns, head, tree.get("", {}), kept.get("", set())):
             kept[ns] = set()
-        elif head.parent_id in tree[ns] and await _needs_sends(store, Address(key, ns, max(tree[ns])), head.parent_id, tx):
+        elif head.parent_id in tree[ns] and await _needs_sends(
+            store, Address(key, ns, max(tree[ns])), head.parent_id, tx
+        ):
             kept[ns].add(head.parent_id)
     await _remove_others(key, tree, kept, tx)
 

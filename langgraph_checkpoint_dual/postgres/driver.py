@@ -10,7 +10,13 @@ import asyncio
 import threading
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+)
 from typing import Any, TypeAlias, TypeVar
 
 from psycopg import AsyncConnection, AsyncPipeline, Connection, Pipeline, errors
@@ -188,8 +194,7 @@ class BlockingEngine:
             SchemaError: if the database is newer than this package, or the tables are missing and cannot be made.
             ClosedError: if the saver was closed.
         """
-        if self._closed:
-            raise ClosedError(CLOSED)
+        self.check_open()
         if self._schema.ready:
             return
         with self._session() as conn:
@@ -202,6 +207,10 @@ class BlockingEngine:
                     raise self._schema.refusal(exc) from exc
                 self._schema.ready = True
 
+    def check_open(self) -> None:
+        if self._closed:
+            raise ClosedError(CLOSED)
+
     def close(self) -> None:
         """Finish what is under way and close what was opened here."""
         if not self._closed:
@@ -212,7 +221,7 @@ class BlockingEngine:
 
     def __del__(self) -> None:
         if not getattr(self, "_closed", True) and self._owned and self._conn is not None:
-            warnings.warn("a Postgres saver was never closed; use `with` or close()", ResourceWarning, source=self)
+            warnings.warn("a Postgres saver was never closed; use `with` or close()", ResourceWarning, 1, self)
             self._conn.close()
 
     def _run_batch(self, jobs: Sequence[Job[Addition]]) -> None:
@@ -232,7 +241,7 @@ class BlockingEngine:
 
     @contextmanager
     def _session(self) -> Iterator[Connection[Any]]:
-        """A connection for one operation. Where it is not in autocommit mode, a transaction that ends with the block."""
+        """A connection for one operation; where it is not in autocommit mode, in a transaction that ends with it."""
         source = self._open()
         if isinstance(source, Connection):
             with self._lock, _transaction_of(source):
@@ -326,7 +335,7 @@ class LoopEngine:
     def __del__(self) -> None:
         if not getattr(self, "_closed", True) and self._owned and self._opened:
             warnings.warn(
-                "an async Postgres saver was never closed; use `async with` or aclose()", ResourceWarning, source=self
+                "an async Postgres saver was never closed; use `async with` or aclose()", ResourceWarning, 1, self
             )
 
     async def _store(self, additions: Sequence[Addition]) -> list[Any]:
@@ -335,7 +344,7 @@ class LoopEngine:
 
     @asynccontextmanager
     async def _session(self) -> AsyncIterator[AsyncConnection[Any]]:
-        """A connection for one operation. Where it is not in autocommit mode, a transaction that ends with the block."""
+        """A connection for one operation; where it is not in autocommit mode, in a transaction that ends with it."""
         if isinstance(self._conn, AsyncConnection):
             async with self._lock, _loop_transaction_of(self._conn):
                 yield self._conn
@@ -357,7 +366,7 @@ class LoopEngine:
 
 
 class OneLoop:
-    """The asynchronous `Database` of a saver: its own connections on its own loop, hops to blocking ones on any other."""
+    """The asynchronous `Database` of a saver: its connections on its own loop, hops to blocking ones on any other."""
 
     def __init__(self, engine: LoopEngine, beside: BlockingEngine) -> None:
         self._engine, self._elsewhere = engine, HoppingFace(beside)

@@ -30,7 +30,16 @@ def pool_options(options: dict[str, Any]) -> dict[str, Any]:
     return {**own, "kwargs": {**_CONNECT, **{key: options[key] for key in options.keys() - own.keys()}}}
 
 
-_POOL_OPTIONS = {"min_size", "max_size", "timeout", "max_waiting", "max_lifetime", "max_idle", "reconnect_timeout", "name"}
+_POOL_OPTIONS = {
+    "min_size",
+    "max_size",
+    "timeout",
+    "max_waiting",
+    "max_lifetime",
+    "max_idle",
+    "reconnect_timeout",
+    "name",
+}
 
 
 def beside(conn: AsyncConnection[Any] | AsyncConnectionPool[Any]) -> ConnectionPool[Any]:

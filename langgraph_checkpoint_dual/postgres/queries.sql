@@ -38,9 +38,10 @@ WITH locked AS MATERIALIZED (
     FROM (SELECT DISTINCT thread_id FROM unnest(:thread_id::text[]) AS a (thread_id) ORDER BY thread_id) AS t
 ), base AS MATERIALIZED (
     SELECT c.thread_id, c.checkpoint_ns, c.checkpoint_id
-    FROM unnest(:thread_id::text[], :checkpoint_ns::text[], :base::text[]) AS b (thread_id, checkpoint_ns, checkpoint_id)
+    FROM unnest(:thread_id::text[], :checkpoint_ns::text[], :base::text[], :base_slots::bytea[])
+        AS b (thread_id, checkpoint_ns, checkpoint_id, slots)
     JOIN {checkpoints} AS c ON c.thread_id = b.thread_id AND c.checkpoint_ns = b.checkpoint_ns
-        AND c.checkpoint_id = b.checkpoint_id
+        AND c.checkpoint_id = b.checkpoint_id AND c.slots = b.slots
     WHERE (SELECT count(*) FROM locked) > 0
     FOR KEY SHARE OF c
 ), added AS MATERIALIZED (

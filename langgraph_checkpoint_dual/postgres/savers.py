@@ -33,8 +33,8 @@ class PostgresSaver(Saver):
         schema: the schema of the tables; unless given, the connection's search path decides.
         prefix: what the names of the tables begin with.
         cache: what to remember of stored checkpoints, `Cache(max_bytes, max_entries)`.
-        options: for a connection string: `min_size` (1), `max_size` (10), `timeout` (30 seconds for a free connection) and
-            other options of psycopg's pool; any other goes to the connections.
+        options: for a connection string: `min_size` (1), `max_size` (10), `timeout` (30 seconds for a free connection)
+            and other options of psycopg's pool; any other goes to the connections.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class PostgresSaver(Saver):
 class AsyncPostgresSaver(Saver):
     """The checkpoint saver on Postgres for event loops.
 
-    Its blocking methods work too, from any thread: they use blocking connections of their own, opened when first needed.
+    Its blocking methods work too, from any thread: they use blocking connections of their own, opened when needed.
 
     Args:
         conn: a psycopg async connection or pool (used as it comes and never closed here), or a connection string, for
@@ -113,7 +113,8 @@ class AsyncPostgresSaver(Saver):
         dialect = Dialect(schema, prefix)
         self._beside = BlockingEngine(partial(beside, self.conn), dialect, owned=True)
         self._engine = LoopEngine(self.conn, dialect, pipe=pipe, owned=owned)
-        self._blocking, self._looping = self._beside, OneLoop(self._engine, self._beside)
+        self._blocking = self._beside
+        self._looping: OneLoop = OneLoop(self._engine, self._beside)
 
     @classmethod
     @asynccontextmanager
@@ -151,4 +152,6 @@ def _check(conn: Any, kinds: tuple[type, ...], pipe: Any, options: dict[str, Any
     if pipe is not None and not isinstance(conn, kinds[0]):
         raise ValueError("a pipeline belongs to a single connection, not to a pool")
     if options and not isinstance(conn, str):
-        raise ConfigError(f"{', '.join(sorted(options))}: only for a connection string; set it on the pool or connection")
+        raise ConfigError(
+            f"{', '.join(sorted(options))}: only for a connection string; set it on the pool or connection"
+        )

@@ -61,7 +61,7 @@ class Dialect:
         self._made: dict[str, bytes] = {}
 
     def __getitem__(self, query: str) -> bytes:
-        """The SQL of a query in psycopg's notation (as `bytes`, which psycopg takes without wondering where it is from)."""
+        """The SQL of a query in psycopg's notation, as `bytes`: psycopg's types want `str` to be literal."""
         made = self._made.get(query)
         if made is None:
             text = fill(query[4:], self._names) if query.startswith("ddl ") else _noted(self._queries[query])
@@ -109,11 +109,10 @@ def _statement(query: str, places: list[int], additions: Sequence[Addition]) -> 
     puts = [addition for addition in additions if isinstance(addition, Put)]
     order = sorted(range(len(puts)), key=lambda at: puts[at].row[:3])
     puts, places = [puts[at] for at in order], [places[at] for at in order]
-    items = [
-        (at, item.channel, item.seq, item.data) for at, put in enumerate(puts, 1) for item in put.items
-    ]
+    items = [(at, item.channel, item.seq, item.data) for at, put in enumerate(puts, 1) for item in put.items]
     args = _columns(CheckpointRow._fields, [put.row for put in puts])
     args["base"] = [put.base for put in puts]
+    args["base_slots"] = [put.base_slots for put in puts]
     args.update(_columns(("item_place", "item_channel", "item_seq", "item_data"), items))
     return Statement(query, args, places)
 

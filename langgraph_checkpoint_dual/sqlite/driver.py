@@ -1,8 +1,8 @@
 """SQLite: connections, transactions, and the `Database` that the core runs on.
 
-A file has one connection that writes, through the group commit of `Combiner`, and several that read: in WAL mode neither
-waits for the other. A connection that was given by the user, and a database in memory, is one connection for everything,
-used by one operation at a time.
+A file has one connection that writes, through the group commit of `Combiner`, and several that read: in WAL mode
+neither waits for the other. A connection that was given by the user, and a database in memory, is one connection for
+everything, used by one operation at a time.
 """
 
 from __future__ import annotations
@@ -62,10 +62,10 @@ class SqliteTx:
             self._many("replace_write" if addition.replace else "insert_write", addition.rows)
             return Outcome.STORED
         row = addition.row
-        if addition.base is not None and not await self.fetch(
-            "exists", thread_id=row.thread_id, checkpoint_ns=row.checkpoint_ns, checkpoint_id=addition.base
-        ):
-            return Outcome.BASE_GONE
+        if addition.base is not None:
+            base = {"thread_id": row.thread_id, "checkpoint_ns": row.checkpoint_ns, "checkpoint_id": addition.base}
+            if await self.fetch("slots", **base) != [(addition.base_slots,)]:
+                return Outcome.BASE_GONE
         try:
             self._many("insert_item", addition.items)
         except sqlite3.IntegrityError:
@@ -266,6 +266,10 @@ class SqliteEngine:
 
     # --- life ---
 
+    def check_open(self) -> None:
+        if self._closed:
+            raise ClosedError(CLOSED)
+
     @property
     def is_ready(self) -> bool:
         """Whether `setup` has been done."""
@@ -278,8 +282,7 @@ class SqliteEngine:
             SchemaError: if the database is newer than this package, or cannot be written and lacks the schema.
             ClosedError: if the saver was closed.
         """
-        if self._closed:
-            raise ClosedError(CLOSED)
+        self.check_open()
         if self._ready:
             return
         if self._pending():
@@ -314,7 +317,7 @@ class SqliteEngine:
 
     def __del__(self) -> None:
         if not getattr(self, "_closed", True) and isinstance(self.connections, FileConnections):
-            warnings.warn("a SQLite saver was never closed; use `with` or close()", ResourceWarning, source=self)
+            warnings.warn("a SQLite saver was never closed; use `with` or close()", ResourceWarning, 1, self)
             self.connections.close()
 
     # --- transactions ---
@@ -370,12 +373,12 @@ class SqliteEngine:
                         f"other connections kept the SQLite database locked for {self.timeout:g} s; "
                         "look for a long transaction elsewhere, or choose a longer timeout"
                     ) from exc
-            time.sleep(random.uniform(0.0002, 0.004))  # noqa: S311 - spreads contenders, no secret
+            time.sleep(random.uniform(0.0002, 0.004))
 
     def _run_job(self, conn: sqlite3.Connection, job: Job[Work]) -> tuple[Any, BaseException | None]:
         conn.execute("SAVEPOINT job")
         try:
-            result = finish(job.work(self._tx(conn)))  # type: ignore[arg-type]
+            result: Any = finish(_coroutine(job.work(self._tx(conn))))
         except Exception as exc:
             if not conn.in_transaction:  # some errors, such as a full disk, end the whole transaction
                 raise
@@ -417,6 +420,10 @@ async def stored(change: Callable[[Work], Awaitable[Any]], addition: Put | PutWr
     except _NotStored as exc:
         return exc.outcome
     return result
+
+
+async def _coroutine(work: Awaitable[T]) -> T:
+    return await work
 
 
 def _names(prefix: str) -> dict[str, str]:

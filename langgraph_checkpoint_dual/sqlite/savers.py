@@ -44,8 +44,8 @@ class SqliteSaver(_SqliteSaver):
     """A checkpoint saver on SQLite.
 
     Args:
-        conn: a connection (made with `check_same_thread=False`; used as it comes and never closed here), or the path of a
-            file, or `":memory:"`. A path is opened here: use the saver as a context manager, or `close` it.
+        conn: a connection (made with `check_same_thread=False`; used as it comes and never closed here), or the path
+            of a file, or `":memory:"`. A path is opened here: use the saver as a context manager, or `close` it.
         serde: the serializer; `Serializer()` unless given.
         prefix: what the names of the tables begin with.
         timeout: how long a write waits for other processes' locks, in seconds; then it raises `BusyError`.
@@ -101,8 +101,8 @@ class AsyncSqliteSaver(_SqliteSaver):
     """The checkpoint saver on SQLite for event loops; its blocking methods work too, from any thread.
 
     Args:
-        conn: an `aiosqlite.Connection` (used as it comes and never closed here), or the path of a file, or `":memory:"`.
-            A path is opened here, without aiosqlite: use the saver as a context manager, or `aclose` it.
+        conn: an `aiosqlite.Connection` (used as it comes and never closed here), or the path of a file, or
+            `":memory:"`. A path is opened here, without aiosqlite: use the saver as a context manager, or `aclose` it.
         serde, prefix, timeout, synchronous, cache: as for `SqliteSaver`.
     """
 

@@ -61,7 +61,7 @@ class AiosqliteFace:
                 OneConnection(self._conn._conn, owned=False), prefix=self._prefix, timeout=self._timeout
             )
         try:
-            result: T = await self._conn._execute(work, self._engine)
+            result: T = await self._conn._execute(work, self._engine)  # type: ignore[no-untyped-call]
         except ValueError as exc:
             if self._conn._connection is None:
                 raise ClosedError("the aiosqlite connection of this saver was closed") from exc
