@@ -39,16 +39,17 @@ class MessageShape:
 
     Attributes:
         cls: the class; its subclasses have other shapes, and are never taken for it.
+        module, name: under which the class is stored.
         index: its place in `SHAPES`.
         fields: the names of its fields in the order in which pydantic stores them.
         fits: takes the fields of a message and tells whether validating them would return them unchanged.
     """
 
-    __slots__ = ("cls", "fields", "fits", "index", "key", "names")
+    __slots__ = ("cls", "fields", "fits", "index", "module", "name", "names")
 
     def __init__(self, cls: type[BaseMessage], index: int, fields: tuple[str, ...], fits: Predicate):
         self.cls, self.index, self.fields, self.fits = cls, index, fields, fits
-        self.key = (cls.__module__, cls.__name__)
+        self.module, self.name = cls.__module__, cls.__name__
         self.names = set(fields)
 
     def build(self, fields: Fields) -> BaseMessage:
@@ -240,4 +241,3 @@ def _shape(index: int, name: str) -> MessageShape:
 
 SHAPES: tuple[MessageShape, ...] = tuple(_shape(index, name) for index, name in enumerate(_PREDICATES))
 BY_CLASS: dict[type, MessageShape] = {shape.cls: shape for shape in SHAPES}
-BY_NAME: dict[tuple[str, str], MessageShape] = {shape.key: shape for shape in SHAPES}

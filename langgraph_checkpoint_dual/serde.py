@@ -36,7 +36,7 @@ from typing import Any, Literal, NoReturn, cast
 
 import langgraph.types as lg_types
 import ormsgpack
-from langchain_core.messages.base import TextAccessor
+from langchain_core.messages import base as lc_base
 from langgraph.checkpoint.serde import _msgpack as lg_msgpack
 from langgraph.checkpoint.serde import jsonplus
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
@@ -46,12 +46,13 @@ from pydantic import BaseModel, SecretBytes, SecretStr
 
 from langgraph_checkpoint_dual import wire
 from langgraph_checkpoint_dual.errors import DecodeError, EncodeError
-from langgraph_checkpoint_dual.messages import BY_NAME
+from langgraph_checkpoint_dual.messages import SHAPES
 from langgraph_checkpoint_dual.wire import Encoded, Encoder, Name, dotted, find, kind_of, shown
 
 __all__ = ["Serializer"]
 
 _UNPACK = ormsgpack.OPT_NON_STR_KEYS
+_PYDANTIC_V2 = wire.PYDANTIC_V2
 _packb, _unpackb = ormsgpack.packb, ormsgpack.unpackb
 _MAX_NESTING = 250  # ormsgpack's own limit is 254 containers, counted anew in each extension value
 # Where the content of an extension value begins, by its first byte: lengths of 1, 2 and 4 bytes, then the code.
@@ -77,10 +78,10 @@ def _load_safe_types() -> dict[Name, Any]:
         source = "pathlib" if module == "pathlib._local" else module
         if (target := getattr(importlib.import_module(source), name, None)) is not None:
             safe[module, name] = target
-    plain = (SearchItem, SecretStr, SecretBytes, TextAccessor, collections.Counter, OrderedDict, defaultdict)
-    for cls in (*plain, *wire.URL_TYPES):
-        safe[cls.__module__, cls.__qualname__] = cls
-    return safe
+    plain = [SearchItem, SecretStr, SecretBytes, collections.Counter, OrderedDict, defaultdict, *wire.URL_TYPES]
+    if hasattr(lc_base, "TextAccessor"):  # since langchain-core 1.0
+        plain.append(lc_base.TextAccessor)
+    return {**safe, **{(cls.__module__, cls.__qualname__): cls for cls in plain}}
 
 
 _SAFE = _load_safe_types()
@@ -179,7 +180,7 @@ class Serializer(JsonPlusSerializer):
         # By class, not by name: a class that is defined anew gets an encoder of its own.
         self._encoders: weakref.WeakKeyDictionary[type, Encoder] = weakref.WeakKeyDictionary()
         self._known: dict[Name, Any] = {**_SAFE, **self._registered}
-        self._messages = {name: shape for name, shape in BY_NAME.items() if ".".join(name) not in self._aliases}
+        self._messages = {shape.name: shape for shape in SHAPES if f"{shape.module}.{shape.name}" not in self._aliases}
         if not self._custom_unpack_ext_hook:
             self._unpack_ext_hook = self._revive_extension
 
@@ -418,11 +419,13 @@ class Serializer(JsonPlusSerializer):
     def _decode_message(self, payload: bytes, start: int) -> Any:
         """A value that is one message, without the detour through the extension hook; None for anything else."""
         try:
-            if payload[start - 1] != wire.PYDANTIC_V2 or self._custom_unpack_ext_hook:
+            if payload[start - 1] != _PYDANTIC_V2 or self._custom_unpack_ext_hook:
                 return None
             module, name, fields, _ = _unpackb(payload[start:], ext_hook=self._unpack_ext_hook, option=_UNPACK)
-            shape = self._messages.get((module, name))
-            return shape.build(fields) if shape is not None and shape.fits(fields) else None
+            shape = self._messages.get(name)
+            if shape is not None and shape.module == module and shape.fits(fields):
+                return shape.build(fields)
+            return None
         except Exception:
             interrupt = _take_failure()
         if interrupt is not None and not isinstance(interrupt, Exception):
@@ -431,10 +434,10 @@ class Serializer(JsonPlusSerializer):
 
     def _revive_extension(self, code: int, data: bytes) -> Any:
         try:
-            if code == wire.PYDANTIC_V2:
+            if code == _PYDANTIC_V2:
                 parts = _unpackb(data, ext_hook=self._unpack_ext_hook, option=_UNPACK)
-                shape = self._messages.get((parts[0], parts[1]))
-                if shape is not None and shape.fits(parts[2]):
+                shape = self._messages.get(parts[1])
+                if shape is not None and shape.module == parts[0] and shape.fits(parts[2]):
                     return shape.build(parts[2])
                 return self._revive_fields(parts)
             if (from_bytes := wire.RAW.get(code)) is not None:

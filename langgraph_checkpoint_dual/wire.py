@@ -197,10 +197,10 @@ def _encode_item(value: Item) -> Encoded:
 
 
 def _encode_message(value: Any) -> Encoded:
-    module, name = BY_CLASS[type(value)].key
+    shape = BY_CLASS[type(value)]
     extra = value.__pydantic_extra__
     state = {**value.__dict__, **extra} if extra else value.__dict__
-    return PYDANTIC_V2, (module, name, state, "model_validate_json")
+    return PYDANTIC_V2, (shape.module, shape.name, state, "model_validate_json")
 
 
 URL_TYPES: tuple[type, ...] = tuple(
