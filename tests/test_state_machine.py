@@ -16,14 +16,14 @@ from typing import Any
 import pytest
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from langgraph.checkpoint.base import get_checkpoint_id
 from langgraph.checkpoint.base.id import uuid6
 
 from tests.support.compare import answer, fingerprint, key_of, parent_of
 from tests.support.model import Model, matches
 from tests.support.savers import BlockingFace, Kind, opened
-from tests.support.strategies import CHANNELS, edited, metadata_extra, new_value, task_writes
+from tests.support.strategies import CHANNELS, edited, first_value, metadata_extra, task_writes
 from tests.support.tables import counts
 
 THREADS = ["a", "b", "c", 'it\'s 100% "odd"; --']
@@ -31,9 +31,13 @@ NAMESPACES = ["", "child:1", "child:1|grand child:2"]
 # Most steps go to few places, so that their histories grow long and their lists many.
 PLACES = [("a", "")] * 6 + [("a", "child:1")] * 3 + [(thread, ns) for thread in THREADS for ns in NAMESPACES]
 RUNS = ["run-1", "run-2", "run-3"]
-TASKS = ["t1", "t2", "t3"]
+CHANGED = st.lists(st.sampled_from(CHANNELS), unique=True).map(lambda more: sorted({CHANNELS[0], *more})) | st.lists(
+    st.sampled_from(CHANNELS), unique=True
+)  # most steps touch the messages
+PATHS = {"t1": "~__pregel_pull, b", "t2": "", "t3": "~__pregel_pull, a"}
+TASKS = list(PATHS)
 # How many histories: a few for every change, more on request.
-EXAMPLES = int(os.environ.get("DUAL_TEST_EXAMPLES", "25"))
+EXAMPLES = int(os.environ.get("DUAL_TEST_EXAMPLES", "60"))
 PHASES = [Phase.explicit, Phase.reuse, Phase.generate, *([Phase.shrink] if "DUAL_TEST_SHRINK" in os.environ else [])]
 FACES = ["async", "blocking in the loop", "blocking"]
 
@@ -88,11 +92,28 @@ class SaverMachine(RuleBasedStateMachine):
 
     # -- writing ------------------------------------------------------------------------------------------------
 
+    @initialize(data=st.data())
+    def first_run(self, data: st.DataObject) -> None:
+        self.run(data, PLACES[0], None)
+
     @rule(data=st.data())
-    def put(self, data: st.DataObject) -> None:
-        """A super-step: some channels get new versions, on top of the head or, as a fork, of an older checkpoint."""
+    def go_on(self, data: st.DataObject) -> None:
+        """A run that starts from the head."""
+        self.run(data, self.draw_place(data), None)
+
+    @rule(data=st.data())
+    def fork(self, data: st.DataObject) -> None:
+        """A run that starts from any checkpoint."""
         place = self.draw_place(data)
-        base = self.model.get_tuple(config(*place, self.draw_checkpoint(data, *place)))
+        self.run(data, place, self.draw_checkpoint(data, *place))
+
+    def run(self, data: st.DataObject, place: tuple[str, str], start: str | None) -> None:
+        for _ in range(data.draw(st.integers(1, 4), "super-steps")):
+            start = self.put(data, place, start)
+
+    def put(self, data: st.DataObject, place: tuple[str, str], start: str | None) -> str:
+        """A super-step: some channels get new versions; the id of its checkpoint."""
+        base = self.model.get_tuple(config(*place, start))
         values = self._values_before(data, place, base)
         versions = dict(base.checkpoint["channel_versions"]) if base else {}
         fresh = self._step(data, values, versions)
@@ -116,15 +137,17 @@ class SaverMachine(RuleBasedStateMachine):
         into = config(*place, key_of(base)[2] if base else None)
         self._put(data, into, checkpoint, metadata, fresh)
         self.live[place] = values
-        if data.draw(st.integers(0, 5), "repeat") == 0:  # a retry after a lost answer
+        if data.draw(st.integers(0, 5), "repeat") == 5:  # a retry after a lost answer
             self._put(data, into, checkpoint, metadata, fresh)
+        self.check(self.ask(data, "get_tuple", config(*place)), self.model.get_tuple(config(*place)))
+        return str(checkpoint["id"])
 
     def _values_before(self, data: st.DataObject, place: tuple[str, str], base: Any) -> dict[str, Any]:
         """Live objects of the last step, as in a running graph, or loaded ones, as at the start of a run."""
         if base is None:
             return {}
         is_head = key_of(base)[2] == max(self.model.ids(*place))
-        if place in self.live and is_head and data.draw(st.booleans(), "live"):
+        if place in self.live and is_head and data.draw(st.integers(0, 3), "loaded") != 3:
             return dict(self.live[place])
         loaded = self.ask(data, "get_tuple", config(*key_of(base)))
         return dict(loaded.checkpoint["channel_values"])
@@ -134,14 +157,14 @@ class SaverMachine(RuleBasedStateMachine):
         fresh = {}
         saver = self.world.savers[0]
         following = saver.get_next_version(max(versions.values()) if versions else None, None)
-        for channel in data.draw(st.lists(st.sampled_from(CHANNELS), unique=True), "channels"):
+        for channel in data.draw(CHANGED, "channels"):
             fresh[channel] = versions[channel] = following
-            if data.draw(st.integers(0, 5), "consume") == 0:
+            if data.draw(st.integers(0, 5), "consume") == 5:
                 values.pop(channel, None)
             elif channel in values:
                 values[channel] = edited(data, values[channel])
             else:
-                values[channel] = data.draw(new_value, channel)
+                values[channel] = data.draw(first_value(channel), channel)
         # A channel whose version did not move is stored as it was, whatever became of the live object since.
         return fresh
 
@@ -154,19 +177,20 @@ class SaverMachine(RuleBasedStateMachine):
         """The writes of a task, once or again, also for a checkpoint that is not there (yet)."""
         place = self.draw_place(data)
         known = self.model.ids(*place)
-        checkpoint_id = data.draw(st.sampled_from([*known, "1f0-not-there"]), "checkpoint")
-        task = data.draw(st.sampled_from(TASKS), "task")
-        writes = data.draw(task_writes, "writes")
-        arguments = (config(*place, checkpoint_id), writes, task, f"~__pregel_pull, {task}" if task != "t1" else "")
-        self.model.put_writes(*arguments)
-        self.ask(data, "put_writes", *arguments)
+        head = known[-1:] * 4
+        at = config(*place, data.draw(st.sampled_from([*known, *head, "1f0-not-there"]), "checkpoint"))
+        for task in data.draw(st.lists(st.sampled_from(TASKS), min_size=1, max_size=3), "tasks"):
+            arguments = (at, data.draw(task_writes, "writes"), task, PATHS[task])
+            self.model.put_writes(*arguments)
+            self.ask(data, "put_writes", *arguments)
+        self.check(self.ask(data, "get_tuple", at), self.model.get_tuple(at))
 
+    @precondition(lambda self: self.steps > 5)
     @rule(data=st.data(), thread=st.sampled_from(THREADS))
     def delete_thread(self, data: st.DataObject, thread: str) -> None:
-        if data.draw(st.integers(0, 3), "really") == 0:
-            self.model.delete_thread(thread)
-            self._forget(thread)
-            self.ask(data, "delete_thread", thread)
+        self.model.delete_thread(thread)
+        self._forget(thread)
+        self.ask(data, "delete_thread", thread)
 
     @rule(data=st.data(), source=st.sampled_from(THREADS), copy=st.sampled_from(THREADS))
     def copy_thread(self, data: st.DataObject, source: str, copy: str) -> None:
@@ -214,9 +238,9 @@ class SaverMachine(RuleBasedStateMachine):
             "namespace": config(*place),
             "checkpoint": config(*place, self.draw_checkpoint(data, *place)),
         }[where]
-        wanted = data.draw(st.one_of(st.none(), self.filters(data)), "filter")
-        before = data.draw(st.one_of(st.none(), st.sampled_from([None, *self.model.all_ids()])), "before")
-        limit = data.draw(st.one_of(st.none(), st.integers(0, 4)), "limit")
+        wanted = data.draw(st.one_of(st.none(), self.filters()), "filter")
+        before = data.draw(st.sampled_from([None, None, None, *self.model.all_ids()]), "before")
+        limit = data.draw(st.sampled_from([None, None, 0, 1, 4]), "limit")
 
         found = self.ask(
             data, "list", which, filter=wanted, before=config(*place, before) if before else None, limit=limit
@@ -233,13 +257,11 @@ class SaverMachine(RuleBasedStateMachine):
         for one in found:
             self.check(one, expected[key_of(one)])
 
-    def filters(self, data: st.DataObject) -> st.SearchStrategy[dict[str, Any]]:
+    def filters(self) -> st.SearchStrategy[dict[str, Any]]:
         """A filter that some checkpoint may match."""
-        return st.builds(
-            lambda extra, keep: {name: value for name, value in extra.items() if name in keep},
-            metadata_extra.map(lambda extra: {**extra, "run_id": RUNS[0], "missing": None}),
-            st.sets(st.sampled_from(["tag", "depth", "flag", "run_id", "missing"]), min_size=1, max_size=2),
-        )
+        wanted = metadata_extra.map(lambda extra: {**extra, "run_id": RUNS[0], "missing": None})
+        names = st.sampled_from([{"flag"}, {"tag"}, {"depth"}, {"run_id"}, {"missing"}, {"flag", "run_id"}])
+        return st.builds(lambda extra, keep: {name: extra[name] for name in keep & extra.keys()}, wanted, names)
 
     @rule(data=st.data(), channels=st.lists(st.sampled_from(CHANNELS), unique=True, max_size=3))
     def delta_history(self, data: st.DataObject, channels: list[str]) -> None:
@@ -284,5 +306,5 @@ def world(kind: Kind, database: str) -> Iterator[World]:
 def test_every_answer_is_that_of_the_model(world: World) -> None:
     run_state_machine_as_test(
         lambda: SaverMachine(world),
-        settings=settings(max_examples=EXAMPLES, stateful_step_count=50, deadline=None, phases=PHASES),
+        settings=settings(max_examples=EXAMPLES, stateful_step_count=30, deadline=None, phases=PHASES),
     )

@@ -47,6 +47,13 @@ big_dict = st.builds(
     plain,
 )
 new_value = st.one_of(short_list, long_list, big_dict, plain)
+
+
+def first_value(channel: str) -> st.SearchStrategy[Any]:
+    """What a channel starts with: the messages with many, the others with anything."""
+    return long_list if channel == "messages" else new_value
+
+
 task_writes = st.one_of(
     st.lists(st.tuples(st.sampled_from(CHANNELS), plain), max_size=3),
     st.lists(st.tuples(st.sampled_from([ERROR, INTERRUPT, RESUME, SCHEDULED]), plain), min_size=1, max_size=3),
@@ -58,10 +65,11 @@ _json = st.recursive(
     ),
     max_leaves=3,
 )
-metadata_extra = st.fixed_dictionaries({}, optional={"tag": _json, "depth": _json, "flag": st.booleans()})
+_FLAGS = st.sampled_from([True, 1, 1.0, "1", None, False, 0])  # what some databases take for one another
+metadata_extra = st.fixed_dictionaries({}, optional={"tag": _json, "depth": _json, "flag": _FLAGS})
 
 
-LIST_EDITS = ["append", "append", "replace", "remove", "trim", "reverse", "double", "mutate", "clear"]
+LIST_EDITS = ["append", "append", "mutate", "mutate", "replace", "remove", "trim", "reverse", "double", "clear"]
 
 
 def edited(data: st.DataObject, value: Any) -> Any:
@@ -97,8 +105,9 @@ def _edited_list(data: st.DataObject, value: list[Any]) -> list[Any]:
 
 
 def _mutated(data: st.DataObject, value: list[Any], at: int) -> list[Any]:
-    """The same list object, one of its elements changed in place where it can be."""
-    item = value[at]
+    """The same list object, one of its elements changed in place where there is one that can be."""
+    changeable = [item for item in value if isinstance(item, (dict, list)) or hasattr(item, "additional_kwargs")]
+    item = changeable[at % len(changeable)] if changeable else value[at]
     if hasattr(item, "additional_kwargs"):
         item.additional_kwargs[data.draw(text, "key")] = data.draw(st.sampled_from([1, True, 1.0, "1"]), "leaf")
     elif isinstance(item, dict):
