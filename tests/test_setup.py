@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
 
+from langgraph_checkpoint_dual.core import migrations
+from langgraph_checkpoint_dual.core.migrations import Migration
 from langgraph_checkpoint_dual.errors import SchemaError
 from tests.support import tables
-from tests.support.checkpoints import config, put
+from tests.support.checkpoints import checkpoint, config, metadata, put
 from tests.support.savers import KINDS, Kind, opened, settle
 
 BY_BACKEND = {
@@ -45,7 +47,7 @@ def test_eight_processes_set_up_an_empty_database_at_once(backend: str, request:
             one.stdin.flush()
         outcomes = [one.communicate(timeout=60) for one in workers]
         assert [(output, errors) for output, errors in outcomes] == [("done\n", "")] * 8
-    assert len(migrations(database)) == len(set(migrations(database))) >= 1
+    assert len(applied(database)) == len(set(applied(database))) >= 1
 
 
 def migrations_table(database: str) -> str:
@@ -53,7 +55,7 @@ def migrations_table(database: str) -> str:
     return name
 
 
-def migrations(database: str) -> list[int]:
+def applied(database: str) -> list[int]:
     return sorted(row[0] for row in tables.rows(database, f'SELECT version FROM "{migrations_table(database)}"'))
 
 
@@ -143,7 +145,81 @@ async def test_official_tables_in_the_same_database_are_left_alone(kind: Kind, d
 
 
 def a_checkpoint() -> tuple[Any, Any, Any]:
-    from tests.support.checkpoints import checkpoint, metadata
-
     made = checkpoint({"total": 2})
     return made, metadata(), made["channel_versions"]
+
+
+class TestMigrations:
+    """The package as it was, or will be, with fewer or more migrations."""
+
+    @pytest.fixture
+    def known(self, monkeypatch: pytest.MonkeyPatch) -> Any:
+        """Sets the migrations that the package knows, made from those that it has."""
+        real = migrations.migrations_of
+
+        def change(changed: Callable[[list[Migration]], list[Migration]]) -> None:
+            monkeypatch.setattr(migrations, "migrations_of", lambda package: changed(real(package)))
+
+        return change
+
+    async def test_a_migrated_schema_is_a_fresh_one(self, kind: Kind, database: str, known: Any) -> None:
+        async with opened(kind.ours, database):
+            fresh = schema(database)
+        for oldest in range(1, len(applied(database))):
+            drop_tables(database)
+            known(lambda real, oldest=oldest: real[:oldest])
+            async with opened(kind.ours, database):
+                assert schema(database) != fresh
+            known(lambda real: real)
+            async with opened(kind.ours, database):
+                assert schema(database) == fresh
+        assert {name for name, *_ in fresh} >= tables.tables(database)
+
+    async def test_an_older_database_is_brought_up_to_date(self, kind: Kind, database: str, known: Any) -> None:
+        async with opened(kind.ours, database) as saver:
+            stored = await put(saver, values={"total": 1})
+        before = applied(database)
+        known(
+            lambda real: [
+                *real,
+                Migration(9001, "more", "-- why\nCREATE TABLE more (\n  a INTEGER\n);\nDROP TABLE more;"),
+            ]
+        )
+        async with opened(kind.ours, database) as saver:
+            assert applied(database) == [*before, 9001]
+            assert (await saver.aget_tuple(stored)).checkpoint["channel_values"] == {"total": 1}
+        known(lambda real: real)
+        with pytest.raises(SchemaError, match="newer"):
+            async with opened(kind.ours, database):
+                pass
+
+    async def test_a_migration_that_fails_leaves_nothing(self, kind: Kind, database: str, known: Any) -> None:
+        async with opened(kind.ours, database) as saver:
+            stored = await put(saver, values={"total": 1})
+        before = tables.contents(database)
+        known(lambda real: [*real, Migration(9001, "bad", "CREATE TABLE more (a INTEGER);\nDROP TABLE not_there;")])
+        with pytest.raises(Exception, match="not_there"):
+            async with opened(kind.ours, database):
+                pass
+        assert tables.contents(database) == before
+        known(lambda real: real)
+        async with opened(kind.ours, database) as saver:
+            assert (await saver.aget_tuple(stored)).checkpoint["channel_values"] == {"total": 1}
+
+
+def schema(database: str) -> list[tuple[Any, ...]]:
+    """Every table with its columns and keys, and every index."""
+    if not tables.is_postgres(database):
+        return sorted(tables.rows(database, "SELECT name, sql FROM sqlite_master"), key=repr)
+    columns = """
+        SELECT table_name, column_name, ordinal_position, data_type, is_nullable, column_default
+        FROM information_schema.columns WHERE table_schema = 'public'
+    """
+    indexes = "SELECT tablename, indexdef FROM pg_indexes WHERE schemaname = 'public'"
+    constraints = "SELECT conrelid::regclass::text, pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid > 0"
+    return sorted((row for query in (columns, indexes, constraints) for row in tables.rows(database, query)), key=repr)
+
+
+def drop_tables(database: str) -> None:
+    for name in tables.tables(database):
+        tables.rows(database, f'DROP TABLE "{name}"')
