@@ -28,7 +28,8 @@ class Line(Generic[W]):
     ) -> None:
         self._carry, self._groups, self._largest = carry, groups, largest
         self._waiting: list[tuple[W, asyncio.Future[Any]]] = []
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._under_way = 0
         self._starting = False
 
     async def submit(self, work: W) -> Any:
@@ -45,30 +46,37 @@ class Line(Generic[W]):
 
     async def drain(self) -> None:
         """Wait until nothing is under way."""
-        while self._under_way:
-            await asyncio.wait(self._under_way)
+        while self._tasks:
+            await asyncio.wait(self._tasks)
 
     def _start(self) -> None:
-        if self._waiting and not self._starting and len(self._under_way) < self._groups:
+        if self._waiting and not self._starting and self._under_way < self._groups:
             self._starting = True
+            self._under_way += 1
             task = asyncio.get_running_loop().create_task(self._go())
-            self._under_way.add(task)
-            task.add_done_callback(self._under_way.discard)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def _go(self) -> None:
         """Carry groups until nobody waits. By the time a task begins, all that the loop had ready has got in line."""
         self._starting = False
-        while self._waiting:
-            group, self._waiting = self._waiting[: self._largest], self._waiting[self._largest :]
-            self._start()
-            try:
-                results = await self._carry([work for work, _ in group])
-            except BaseException as exc:
-                _settle(group, [exc] * len(group))
-                if not isinstance(exc, Exception):
-                    raise
-            else:
-                _settle(group, results)
+        try:
+            while self._waiting:
+                group, self._waiting = self._waiting[: self._largest], self._waiting[self._largest :]
+                self._start()
+                await self._carry_group(group)
+        finally:
+            self._under_way -= 1
+
+    async def _carry_group(self, group: Sequence[tuple[W, asyncio.Future[Any]]]) -> None:
+        try:
+            results = await self._carry([work for work, _ in group])
+        except BaseException as exc:
+            _settle(group, [exc] * len(group))
+            if not isinstance(exc, Exception):
+                raise
+        else:
+            _settle(group, results)
 
 
 def _settle(group: Sequence[tuple[Any, asyncio.Future[Any]]], results: Sequence[Any]) -> None:
