@@ -23,7 +23,7 @@ import threading
 import types
 import uuid
 import zoneinfo
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any, Generic, Literal, NamedTuple, Optional, TypeVar, Union
 
@@ -349,7 +349,8 @@ EXACT: list[Any] = [
     AIMessage("x").text,
     HumanMessage([{"type": "text", "text": "\ud800"}]),
     ToolMessage("x", tool_call_id="1", artifact=Point(1)),
-    HumanMessage("x", additional_kwargs={"n": 2**65}),
+    HumanMessage("x", additional_kwargs={"n": 2**65, "b": b"1"}),
+    HumanMessage("x", additional_kwargs={"b": [bytearray(b"1")]}),
     SecretStr("s"),
 ]
 
@@ -537,6 +538,64 @@ def test_rows_with_odd_calls_and_counts_are_as_langgraph_reads_them(
     assert exact(ours.loads_typed(typed)) == exact(official.loads_typed(typed))
 
 
+ODD: list[Any] = [
+    None, True, 0, 1, 1.0, -1.5, 2**63, "", "x", "ai", "human", "success", "tool_call", "last", "AIMessageChunk", b"x", [], ["x"],
+    [1], [None], [["x"]], [{}], [{"type": "text"}], {}, {"a": 1}, {1: 2}, {"a": {}}, {"tool_calls": []},
+    {"tool_calls": [{"id": "1", "function": {"name": "f", "arguments": "{}"}}]}, {"tool_calls": "x"}, {"audio": 1}, {"audio": 1.0},
+    {"audio": True}, {"reasoning": 1, "audio": 2}, {"other": 1}, {"cache_read": None},
+]  # fmt: skip
+CALL = {"name": "f", "args": {"a": 1}, "id": "1", "type": "tool_call"}
+USAGE = {
+    "input_tokens": 1,
+    "output_tokens": 2,
+    "total_tokens": 3,
+    "input_token_details": {"audio": 1, "cache_read": 2},
+    "output_token_details": {"reasoning": 1},
+}
+
+
+def variants(plain: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The same with each value replaced by each odd one, without each key, with a key more, and in another order."""
+    for key in plain:
+        yield from ({**plain, key: odd} for odd in ODD)
+        yield {other: value for other, value in plain.items() if other != key}
+        yield {key: plain[key], **plain}
+    yield from (
+        {**plain, more: odd} for more in ("type", "index", "extras", "content_blocks", "more") for odd in ODD[:4]
+    )
+    yield {**plain, 1: 2}  # type: ignore[dict-item]
+
+
+def _fields_of(shape: Any) -> dict[str, Any]:
+    needed = {"content": "x", "tool_call_id": "1", "name": "n", "role": "r", "id": "1"}
+    if shape.name == "RemoveMessage":
+        needed = {"id": "1"}
+    return dict(shape.cls(**{name: needed[name] for name in needed if name in shape.fields}).model_dump())
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
+def test_every_odd_field_is_as_langgraph_reads_it(shape: Any) -> None:
+    plain = _fields_of(shape)
+    assert shape.fits(plain)
+    rows = [{name: value for name, value in plain.items()}, *variants(plain)]
+    if "tool_calls" in plain:
+        rows += [{**plain, "tool_calls": [CALL, call]} for call in (CALL, *variants(CALL))]
+        rows += [{**plain, "tool_calls": [{**CALL, "args": args}]} for args in ({1: 2}, {"": []}, {"a": (1,)})]
+        rows += [{**plain, "usage_metadata": usage} for usage in (USAGE, *variants(USAGE))]
+        rows += [{**plain, "tool_calls": [CALL], "additional_kwargs": odd} for odd in ODD]
+    if "tool_call_chunks" in plain:
+        chunk = {"name": "f", "args": "{}", "id": "1", "index": 0, "type": "tool_call_chunk"}
+        rows += [{**plain, "tool_call_chunks": [part]} for part in (chunk, *variants(chunk))]
+    for fields in rows:
+        typed = row(5, shape.module, shape.name, fields, "model_validate_json")
+        expected = official.loads_typed(typed)[0]
+        if type(expected) is dict:
+            with pytest.raises(DecodeError):
+                ours.loads_typed(typed)
+        else:
+            assert exact(ours.loads_typed(typed)[0]) == exact(expected), fields
+
+
 def test_ordinary_messages_are_not_validated_again() -> None:
     calls = [{"name": "f", "args": {"a": 1}, "id": "1", "type": "tool_call"}]
     usage = {"input_tokens": 1, "output_tokens": 2, "total_tokens": 3, "input_token_details": {"cache_read": 1}}
@@ -719,7 +778,7 @@ REFUSED: list[tuple[Any, str, str]] = [
     ([threading.Lock()], "[0]", "lock"),
     ({"f": sys.stdout}, "['f']", "cannot be stored"),
     ([collections.defaultdict(lambda: 1)], "[0]", "default_factory"),
-    ({"v": [memoryview(b"x")]}, "['v'][0]", "memoryview"),
+    ({"v": [memoryview(b"x")]}, "['v'][0]", "bytes(view)"),
     (np.array([object()]), "", "dtype object"),
     ([np.ma.array([1], mask=[1])], "[0]", "MaskedArray"),
     ({Pair((1,)): 1}, "", "keys"),
@@ -870,6 +929,7 @@ def test_an_array_of_pointers_is_not_made() -> None:
         (0,),
         (0, 1, 2, 3),
         (36, "collections", "OrderedDict", "defaultdict", {}, None),
+        (36, "collections", "OrderedDict", "dict", {"a": 1}, None),
         (36, "collections", "defaultdict", "defaultdict", {}, {"": "eval"}),
         (38, __name__, "Box", [["class", "os", "_wrap_close"]], {"value": 1}),
         (38, __name__, "Box", ["int", "int"], {"value": 1}),
@@ -913,6 +973,16 @@ def test_a_registered_class_that_is_no_data_class_must_come_back_equal() -> None
     assert exact(stored([Moment(2024, 1, 1)], serializer)) == exact([Moment(2024, 1, 1)])
     with pytest.raises(EncodeError):
         serializer.dumps_typed(np.ma.array([1]))
+
+
+def test_a_class_that_cannot_be_found_under_its_name_is_refused() -> None:
+    hidden = dataclasses.make_dataclass("Colour", ["x"])
+    hidden.__module__ = __name__
+    with pytest.raises(EncodeError, match="another class of this name"):
+        ours.dumps_typed(hidden(1))
+    hidden.__qualname__ = hidden.__name__ = "Nowhere"
+    with pytest.raises(EncodeError, match="not defined"):
+        ours.dumps_typed(hidden(1))
 
 
 def test_a_class_that_was_defined_anew_gets_its_own_instances(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1018,18 +1088,28 @@ class Interrupting(BaseModel):
             raise KeyboardInterrupt
 
 
-class InterruptingDump(BaseModel):
+class InterruptedOnce(BaseModel):
+    """As a signal handler would do it: the next attempt is not interrupted."""
+
     def model_dump(self, **options: Any) -> dict[str, Any]:
-        raise KeyboardInterrupt
+        if not called:
+            called.append(self)
+            raise KeyboardInterrupt
+        return super().model_dump(**options)
 
 
 def test_an_interruption_reaches_the_caller() -> None:
     typed = ours.dumps_typed([Interrupting(x=1)])
     assert ours.loads_typed(typed) == [Interrupting(x=1)]
+    interrupting = ormsgpack.Ext(5, ormsgpack.packb((__name__, "Interrupting", {"x": 2}, "")))
+    in_message = {**ToolMessage("x", tool_call_id="1").model_dump(), "artifact": interrupting}
+    for value in (interrupting, [interrupting], ("langchain_core.messages.tool", "ToolMessage", in_message, "")):
+        content = ormsgpack.Ext(5, ormsgpack.packb(value)) if isinstance(value, tuple) else value
+        with pytest.raises(KeyboardInterrupt):
+            ours.loads_typed(("msgpack", ormsgpack.packb(content)))
+    called.clear()
     with pytest.raises(KeyboardInterrupt):
-        ours.loads_typed(row(5, __name__, "Interrupting", {"x": 2}, ""))
-    with pytest.raises(KeyboardInterrupt):
-        ours.dumps_typed([Point(InterruptingDump())])
+        ours.dumps_typed([Point(InterruptedOnce())])
     # And is over then.
     with pytest.raises(DecodeError, match="damaged msgpack"):
         ours.loads_typed(("msgpack", b"\xc1"))

@@ -145,7 +145,11 @@ WHERE i.thread_id = :thread_id AND i.checkpoint_ns = :checkpoint_ns
     AND i.channel = g.item ->> 0 AND i.seq = CAST(g.item ->> 1 AS bigint)
 
 -- name: has_migrations
-SELECT 1 WHERE to_regclass({migrations_name}) IS NOT NULL
+-- Not to_regclass(): after waiting for the lock it may still answer from before.
+SELECT 1 FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+WHERE c.relname = {migrations_name} AND n.nspname = ANY (
+    CASE WHEN {schema_name} IS NULL THEN current_schemas(false) ELSE ARRAY[CAST({schema_name} AS name)] END
+)
 
 -- name: applied_migrations
 SELECT version FROM {migrations} ORDER BY version

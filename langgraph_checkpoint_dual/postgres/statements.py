@@ -54,7 +54,8 @@ class Dialect:
         self._names = {
             **tables,
             **indexes,
-            "migrations_name": sql.Literal(migrations).as_string(None),
+            "migrations_name": sql.Literal(f"{prefix}migrations").as_string(None),
+            "schema_name": sql.Literal(schema).as_string(None),
             "lock": str(zlib.crc32(migrations.encode())),
         }
         self._queries = Queries(PACKAGE, self._names)
