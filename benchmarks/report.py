@@ -33,9 +33,10 @@ class Figure:
 
     Attributes:
         values: one for each round that produced it, by round.
-        vs_official: median divided by the median of the official saver of the same database and kind; None if not run.
-        vs_memory: the same for InMemorySaver.
-        vs_official_range: smallest and largest ratio of the rounds, each taken within one round.
+        vs_official: the median of the ratios to the official saver of the same database and kind, each of one round;
+            None if that did not run, or is zero.
+        vs_official_range: the smallest and the largest of these ratios.
+        vs_memory: the median of the ratios to InMemorySaver.
     """
 
     workload: str
@@ -85,13 +86,13 @@ class Results:
 
     def _compare(self, figure: Figure) -> None:
         memory = self.figures.get((figure.workload, figure.figure, MEMORY.name))
-        figure.vs_memory = ratio(figure, memory)
+        figure.vs_memory = median_of(ratios(figure, memory))
         if figure.saver == MEMORY.name:
             return
         official = self.figures.get((figure.workload, figure.figure, KINDS[figure.saver].official))
-        figure.vs_official = ratio(figure, official)
-        if official is not None:
-            figure.vs_official_range = ratio_range(figure, official)
+        found = ratios(figure, official)
+        figure.vs_official = median_of(found)
+        figure.vs_official_range = (min(found), max(found)) if found else None
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, for a file."""
@@ -113,19 +114,17 @@ def from_json(data: dict[str, Any]) -> Results:
     return results
 
 
-def ratio(figure: Figure, other: Figure | None) -> float | None:
-    """Median by median; None without a partner or where the partner is zero."""
-    if other is None or other is figure or not other.median:
-        return None
-    return figure.median / other.median
+def ratios(figure: Figure, other: Figure | None) -> list[float]:
+    """One ratio for each round in which both ran: a round is short, so both met the same machine."""
+    if other is None or other is figure:
+        return []
+    both = figure.values.keys() & other.values.keys()
+    return [figure.values[number] / other.values[number] for number in both if other.values[number]]
 
 
-def ratio_range(figure: Figure, other: Figure) -> tuple[float, float] | None:
-    """Smallest and largest ratio among the rounds in which both ran."""
-    if other is figure:
-        return None
-    ratios = [figure.values[n] / other.values[n] for n in figure.values.keys() & other.values.keys() if other.values[n]]
-    return (min(ratios), max(ratios)) if ratios else None
+def median_of(values: list[float]) -> float | None:
+    """The median; None of nothing."""
+    return statistics.median(values) if values else None
 
 
 def machine(arguments: list[str], rounds: int, scale: str) -> dict[str, Any]:
@@ -206,16 +205,14 @@ def amount(value: float, unit: str) -> str:
 
 def noise(results: Results) -> str:
     """How much this machine varies by itself, in the same run."""
-    lines = []
-    for name, values in results.meta.get("noise", {}).items():
-        if values:
-            middle = statistics.median(values)
-            mad = statistics.median(abs(value - middle) for value in values)
-            lines.append(
-                f"  {name}: median {middle:.3g} ms, min {min(values):.3g}, max {max(values):.3g},"
-                f" MAD {mad / middle:.0%}"
-            )
+    lines = [_noise_line(name, values) for name, values in results.meta.get("noise", {}).items() if values]
     return "\n".join(["noise of this machine during the run (work that is always the same):", *lines])
+
+
+def _noise_line(name: str, values: list[float]) -> str:
+    middle = statistics.median(values)
+    mad = statistics.median(abs(value - middle) for value in values)
+    return f"  {name}: median {middle:.3g}, min {min(values):.3g}, max {max(values):.3g}, MAD {mad / max(middle, 1e-9):.0%}"
 
 
 def better(unit: str) -> str:

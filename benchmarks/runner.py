@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 import traceback
@@ -15,6 +16,13 @@ from benchmarks.server import PostgresServer
 from benchmarks.sites import fresh_site
 from benchmarks.workload import Trial, Workload
 
+# What is measured at the start of every round to know how quiet the machine is.
+NOISE: dict[str, Callable[[], float]] = {
+    "a fixed piece of Python, ms": processor_milliseconds,
+    "fsync, ms": sync_milliseconds,
+    "runnable threads (load average of one minute)": lambda: os.getloadavg()[0],
+}
+
 
 class Runner:
     """One run over several workloads."""
@@ -24,7 +32,7 @@ class Runner:
         self._server = server
         self._scale = scale
         self._rounds = rounds
-        self._noise: dict[str, list[float]] = results.meta.setdefault("noise", {"processor": [], "fsync": []})
+        self._noise: dict[str, list[float]] = results.meta.setdefault("noise", {name: [] for name in NOISE})
 
     def run(self, workload: Workload, kinds: Iterable[SaverKind]) -> None:
         """All rounds of a workload; a saver that fails is reported and left out of the remaining rounds."""
@@ -46,8 +54,8 @@ class Runner:
             print(f"\n{workload.name} {kind.name}\n{sampler.text()}", flush=True)
 
     def _probe(self) -> None:
-        self._noise["processor"].append(processor_milliseconds())
-        self._noise["fsync"].append(sync_milliseconds())
+        for name, measure in NOISE.items():
+            self._noise[name].append(measure())
 
     def _trial(self, workload: Workload, kind: SaverKind, number: int) -> bool:
         started = time.perf_counter()
