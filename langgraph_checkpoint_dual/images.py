@@ -3,7 +3,8 @@
 An image is the value's msgpack encoding, made by C code that is told to refuse whatever it could not tell apart:
 tuples, subclasses, keys that are not `str`, enums, dates. Two values with equal images are stored as equal bytes.
 
-Images live in the memory of one process only. They are never stored, and must never be made from a stored row.
+The image of a message is also the form in which a plain message is stored. `load` reads that form back with the checks
+that a stored row needs; `revive` is for images that this process has made, or has loaded.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 import ormsgpack
 
+from langgraph_checkpoint_dual.errors import DecodeError
 from langgraph_checkpoint_dual.messages import BY_CLASS, SHAPES
 
 _STRICT = (
@@ -91,6 +93,32 @@ def faithful(value: Any) -> bool:
     except ValueError:  # an extension value, which has no image of its own
         return False
     return True
+
+
+def is_message(image: bytes) -> bool:
+    """Whether this is the image of a message."""
+    return image[0] == _MESSAGE
+
+
+def load(stored: bytes, start: int = 0) -> Any:
+    """The message of a stored image: its class is one of langchain-core's, its fields hold plain data.
+
+    Fields that are not those of a valid message of the installed langchain-core are validated.
+
+    Args:
+        stored: bytes that hold the image.
+        start: where in them it begins.
+
+    Raises:
+        DecodeError: the bytes are not the image of a message, or its fields are refused.
+    """
+    try:
+        if stored[start] != _MESSAGE:
+            raise ValueError("not a message")
+        shape, fields = SHAPES[stored[start + 1]], _unpack(memoryview(stored)[start + 2 :])
+        return shape.build(fields) if shape.fits(fields) else shape.cls(**fields)
+    except (ValueError, TypeError, IndexError) as exc:
+        raise DecodeError(f"the stored message is damaged: {exc}") from exc
 
 
 def revive(image: bytes) -> Any:

@@ -203,6 +203,7 @@ def _remove(type_: str) -> Predicate:
     return lambda fields: plain(fields) and fields["content"] == ""
 
 
+# The order is that of the numbers in stored messages: new classes go at the end.
 _PREDICATES: dict[str, tuple[tuple[str, ...], Predicate]] = {
     "HumanMessage": (_BASE, _plain("human")),
     "AIMessage": (_AI, _fits_ai),
