@@ -144,7 +144,7 @@ def test_revivals_share_nothing_mutable() -> None:
         object(), 1j,
         HumanMessage("x", more=1), Mine("x"), ToolMessage("x", tool_call_id="1", artifact=(1,)),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )  # fmt: skip
 @pytest.mark.parametrize("wrap", [lambda value: value, lambda value: [{"k": [value]}]], ids=["bare", "nested"])
 def test_what_is_not_provably_plain_has_no_image(value: Any, wrap: Any) -> None:

@@ -355,9 +355,7 @@ EXACT: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize(
-    "value", EXACT, ids=lambda value: f"{type(value).__name__} {value!r}"[:60].replace("\ud800", "?")
-)
+@pytest.mark.parametrize("value", EXACT, ids=lambda value: type(value).__name__)
 @pytest.mark.parametrize("wrap", [lambda value: value, lambda value: [{"k": [value]}]], ids=["bare", "nested"])
 def test_comes_back_as_it_went_in(value: Any, wrap: Callable[[Any], Any]) -> None:
     if isinstance(value, lc.BaseMessage):
@@ -665,7 +663,7 @@ SHARED: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("value", SHARED, ids=lambda value: f"{type(value).__name__} {value!r}"[:60])
+@pytest.mark.parametrize("value", SHARED, ids=lambda value: type(value).__name__)
 def test_what_langgraph_can_hold_is_written_for_it(value: Any) -> None:
     assert ours.dumps_typed([value]) == official.dumps_typed([value])
     assert exact(official.loads_typed(ours.dumps_typed([value]))) == exact([value])
@@ -756,7 +754,7 @@ JSON_ROWS: list[tuple[Any, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("data", "expected"), JSON_ROWS, ids=lambda item: str(item)[:60])
+@pytest.mark.parametrize(("data", "expected"), JSON_ROWS, ids=lambda item: type(item).__name__)
 def test_rows_of_the_old_json_format(data: Any, expected: Any) -> None:
     assert ours.loads_typed(("json", json.dumps({"k": [data]}).encode())) == {"k": [expected]}
 
@@ -826,7 +824,9 @@ REFUSED: list[tuple[Any, str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("value", "path", "reason"), REFUSED, ids=lambda item: repr(item)[:50])
+@pytest.mark.parametrize(
+    ("value", "path", "reason"), REFUSED, ids=lambda item: item if isinstance(item, str) else type(item).__name__
+)
 def test_refused_with_the_place(value: Any, path: str, reason: str) -> None:
     with pytest.raises(EncodeError) as caught:
         ours.dumps_typed(value)
@@ -972,7 +972,7 @@ def test_an_array_of_pointers_is_not_made() -> None:
         ([], {}),
         (5, [], {}, 1),
     ],
-    ids=str,
+    ids=lambda parts: str(parts[0]),
 )
 def test_what_cannot_be_revived_raises(parts: Any) -> None:
     code, *rest = parts if isinstance(parts[0], int) else (0, *parts)
@@ -1180,7 +1180,7 @@ def test_the_innermost_error_is_told() -> None:
         b"\xa5abc",
         b"\x91" * 5_000 + b"\xc0",
     ],
-    ids=lambda data: repr(data)[:30],
+    ids=lambda data: data[:4].hex() or "empty",
 )
 def test_damaged_data_is_told(data: bytes) -> None:
     with pytest.raises(DecodeError):
