@@ -29,8 +29,9 @@ from zlib import crc32
 import ormsgpack
 from typing_extensions import TypeIs
 
+from langgraph_checkpoint_dual.core.values import MESSAGE
 from langgraph_checkpoint_dual.errors import DecodeError
-from langgraph_checkpoint_dual.images import faithful, image, revive
+from langgraph_checkpoint_dual.images import faithful, image, is_message, revive
 
 WHOLE, LIST, DICT = 0, 1, 2
 INLINE_BYTES = 160
@@ -138,11 +139,12 @@ class Planner:
     Args:
         encode: a value to typed bytes; what it raises passes through.
         trusted: whether the serializer is known to give what `images.revive` gives for `images.faithful` values.
+        direct: whether messages may be stored as their images, past the serializer.
         fresh: start all new items at random numbers (after others took the next ones).
     """
 
-    def __init__(self, encode: Encode, *, trusted: bool, fresh: bool = False) -> None:
-        self._encode, self._trusted, self._fresh = encode, trusted, fresh
+    def __init__(self, encode: Encode, *, trusted: bool, direct: bool = False, fresh: bool = False) -> None:
+        self._encode, self._trusted, self._direct, self._fresh = encode, trusted, direct, fresh
 
     def plan(self, value: Any, version: Any, base: Stored | None) -> Planned:
         """Plan a value of which the base checkpoint stores `base`."""
@@ -184,10 +186,13 @@ class Planner:
         if not is_image(mark):
             numbering.add(mark, mark[0], revivable=True)
             return
-        typed = self._encode(part)
-        # Another thread may have changed the part while it was encoded: then its image proves nothing.
-        mark = mark if image(part) == mark else (typed,)
-        numbering.add(mark, typed, revivable=not is_image(mark) or (self._trusted and faithful(part)))
+        revivable = self._trusted and faithful(part)
+        typed = MESSAGE + mark if self._direct and revivable and is_message(mark) else self._encode(part)
+        if image(part) == mark:
+            numbering.add(mark, typed, revivable=revivable)
+        else:  # another thread has changed the part meanwhile: its image proves nothing of what is stored
+            typed = self._encode(part)
+            numbering.add((typed,), typed, revivable=True)
 
 
 class _Numbering:
@@ -269,7 +274,12 @@ def value_of(stored: Stored, decode: Decode) -> Any:
     """A value whose marks are known, anew: it shares nothing mutable with any other copy."""
     if isinstance(stored.slot, Inline):
         return decode(stored.slot.data)
-    return assemble(stored.slot.kind, [part_of(mark, stored.raws, decode) for mark in stored.marks or ()])
+    marks, raws = stored.marks or (), stored.raws
+    if raws:
+        parts = [part_of(mark, raws, decode) for mark in marks]
+    else:
+        parts = [revive(mark) if is_image(mark) else decode(mark[0]) for mark in marks]
+    return assemble(stored.slot.kind, parts)
 
 
 def part_of(mark: Mark, raws: Mapping[bytes, bytes], decode: Decode) -> Any:

@@ -12,6 +12,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph_checkpoint_dual.core import values
 from langgraph_checkpoint_dual.core.checkpoints import Loaded
 from langgraph_checkpoint_dual.core.items import (
+    Decode,
     Inline,
     Manifest,
     Mark,
@@ -26,7 +27,7 @@ from langgraph_checkpoint_dual.core.items import (
 from langgraph_checkpoint_dual.core.text import escape
 from langgraph_checkpoint_dual.core.tx import Tx
 from langgraph_checkpoint_dual.errors import DecodeError
-from langgraph_checkpoint_dual.images import image
+from langgraph_checkpoint_dual.images import image, load
 
 ShelfKey: TypeAlias = tuple[str, str, str]
 
@@ -54,42 +55,63 @@ def known_of(checkpoint_id: str, slots: bytes, channels: Mapping[str, Stored]) -
 
 
 class _Shelf:
-    """The items of one channel that a look has fetched or knows."""
+    """The items of one channel that a look has fetched or knows.
 
-    def __init__(self) -> None:
-        self.marks: dict[int, Mark] = {}
-        self.raws: dict[bytes, bytes] = {}
-        self._typed: dict[int, bytes] = {}
-        self.weight = 0
+    Args:
+        channel: the channel's name as stored, from which the checksums of its items start.
+    """
+
+    def __init__(self, channel: str) -> None:
+        self.sealed: dict[int, bytes] = {}
+        self._start = values.place("item", channel)
+        self._marks: dict[int, Mark] = {}
+        self._raws: dict[bytes, bytes] = {}
+
+    @property
+    def weight(self) -> int:
+        """The bytes fetched."""
+        return sum(map(len, self.sealed.values()))
 
     def know(self, stored: Stored) -> None:
         """Take over what is known of a value that is stored here."""
         if isinstance(stored.slot, Manifest) and stored.marks is not None:
-            self.marks.update(zip(stored.slot.seqs, stored.marks, strict=True))
-            self.raws.update(stored.raws)
-
-    def put(self, seq: int, sealed: bytes, start: int) -> None:
-        """Take a fetched item in."""
-        self._typed[seq] = values.unseal(sealed, start ^ (seq & 0xFFFFFFFF))
-        self.weight += len(sealed)
+            self._marks.update(zip(stored.slot.seqs, stored.marks, strict=True))
+            self._raws.update(stored.raws)
 
     def missing(self, manifest: Manifest) -> Iterable[Range]:
-        """The ranges of a manifest that are not here."""
-        if not self.marks and not self._typed:
+        """The ranges of a manifest that are not known here."""
+        if not self._marks:
             return manifest.ranges
-        return [(seq, 1) for seq in manifest.seqs if seq not in self.marks and seq not in self._typed]
+        return [(seq, 1) for seq in manifest.seqs if seq not in self._marks]
 
-    def part(self, seq: int, serde: SerializerProtocol) -> Any:
-        """The part of a value that an item holds, anew."""
-        mark = self.marks.get(seq)
-        if mark is not None:
-            return part_of(mark, self.raws, partial(values.decode, serde))
-        typed = self._typed.get(seq)
-        if typed is None:
+    def read(self, version: Any, slot: Manifest, serde: SerializerProtocol) -> tuple[Any, Stored]:
+        """A value, anew, and what is known of it now."""
+        known, decode = self._marks, partial(values.decode, serde)
+        parts: list[Any] = []
+        marks: list[Mark] = []
+        for seq in slot.seqs:
+            mark = known.get(seq)
+            if mark is None:
+                part, mark = self._open(seq, decode)
+                known[seq] = mark
+            else:
+                part = part_of(mark, self._raws, decode)
+            parts.append(part)
+            marks.append(mark)
+        raws = {mark: self._raws[mark] for mark in marks if is_image(mark) and mark in self._raws} if self._raws else {}
+        return assemble(slot.kind, parts), Stored(version, slot, tuple(marks), raws)
+
+    def _open(self, seq: int, decode: Decode) -> tuple[Any, Mark]:
+        """The part that a fetched item holds, and its mark."""
+        sealed = self.sealed.get(seq)
+        if sealed is None:
             raise ItemLost(f"item {seq} of the stored value is missing")
-        part = values.decode(serde, typed)
-        self.marks[seq] = image(part) or (typed,)
-        return part
+        values.check(sealed, self._start ^ (seq & 0xFFFFFFFF))
+        if sealed[values.HEADER] == values.MESSAGE[0]:
+            return load(sealed, values.HEADER + 1), sealed[values.HEADER + 1 :]
+        typed = sealed[values.HEADER :]
+        part = decode(typed)
+        return part, image(part) or (typed,)
 
 
 class Look:
@@ -115,14 +137,10 @@ class Look:
         ranges = [(key, start, start + count - 1) for key, parts in wanted.items() for start, count in parts]
         if not ranges:
             return
-        starts = {key: values.place("item", escape(key[2])) for key in wanted}
         text = json.dumps([[*key[:2], escape(key[2]), first, last] for key, first, last in ranges])
-        for at, seq, data in await tx.fetch("items", ranges=text):
-            key = ranges[at][0]
-            try:
-                self._shelves[key].put(seq, data, starts[key])
-            except DecodeError as exc:
-                raise exc.at(thread_id=key[0], checkpoint_ns=key[1], channel=key[2], item=seq) from exc
+        fetched = [self._shelves[key].sealed for key, _, _ in ranges]
+        for at, seq, sealed in await tx.fetch("items", ranges=text):
+            fetched[at][seq] = sealed
 
     def values(self, loaded: Loaded, serde: SerializerProtocol) -> dict[str, Any]:
         """The channel values of a checkpoint whose items were fetched, as fresh objects."""
@@ -148,17 +166,13 @@ class Look:
         known = self._stored(key)
         if known is not None and known.slot == slot and known.marks is not None:
             return value_of(known, partial(values.decode, serde)), known._replace(version=version)
-        shelf, seqs = self._shelves[key], slot.seqs
-        value = assemble(slot.kind, [shelf.part(seq, serde) for seq in seqs])
-        marks = tuple(map(shelf.marks.__getitem__, seqs))
-        raws = {mark: shelf.raws[mark] for mark in marks if is_image(mark) and mark in shelf.raws} if shelf.raws else {}
-        return value, Stored(version, slot, marks, raws)
+        return self._shelves[key].read(version, slot, serde)
 
     def _wanted(self, key: ShelfKey, manifests: list[Manifest]) -> list[Range]:
         known = self._stored(key)
         if known is not None and all(manifest == known.slot for manifest in manifests):
             return []
-        shelf = self._shelves.setdefault(key, _Shelf())
+        shelf = self._shelves.setdefault(key, _Shelf(escape(key[2])))
         if known is not None:
             shelf.know(known)
         return merged(part for manifest in manifests for part in shelf.missing(manifest))

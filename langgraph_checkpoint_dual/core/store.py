@@ -211,7 +211,9 @@ class Store:
         fresh: bool,
     ) -> tuple[Put, Known]:
         """What to store for a checkpoint, and what will be known of it then. Pure, so that it can run on any thread."""
-        planner = Planner(partial(values.encode, self.serde), trusted=_trusted(self.serde), fresh=fresh)
+        direct = type(self.serde) is Serializer
+        encode = partial(values.encode, self.serde)
+        planner = Planner(encode, trusted=_trusted(self.serde), direct=direct, fresh=fresh)
         versions = checkpoint.get("channel_versions") or {}
         channels: dict[str, Stored] = {}
         items: list[ItemRow] = []

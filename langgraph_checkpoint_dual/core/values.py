@@ -1,6 +1,7 @@
 """Values as bytes: what a serializer made, framed with its type, and sealed with a checksum when stored.
 
-- *typed* bytes are one byte for the serializer's type name (or 255 and the name itself) and the serializer's data.
+- *typed* bytes are one byte for the serializer's type name (or 255 and the name itself) and the serializer's data;
+  or, for a plain message, the byte `MESSAGE` and its image.
 - *sealed* bytes are a CRC-32 and the typed bytes. The checksum starts from the row's place, so a row that was
   damaged, or moved to another place, is found out when it is read.
 """
@@ -13,10 +14,15 @@ from typing import Any
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from langgraph_checkpoint_dual.errors import DecodeError, EncodeError
+from langgraph_checkpoint_dual.images import load
 
 _TYPES = ("null", "bytes", "bytearray", "msgpack", "json", "pickle", "empty")
+MESSAGE = b"\x07"
+"""Begins a message of langchain-core that the default serializer would store: `images` has a shorter form of it."""
 _CODES = {name: bytes([code]) for code, name in enumerate(_TYPES)}
 _OTHER = 255
+HEADER = 4
+"""The bytes of the checksum in front of the typed ones."""
 
 
 def encode(serde: SerializerProtocol, value: Any) -> bytes:
@@ -48,6 +54,8 @@ def decode(serde: SerializerProtocol, typed: bytes) -> Any:
         DecodeError: if the bytes are damaged, or of a type that the serializer may not revive.
     """
     code = typed[0]
+    if code == MESSAGE[0]:
+        return load(typed, 1)
     if code == _OTHER:
         end = 2 + typed[1]
         name, data = typed[2:end].decode(), typed[end:]
@@ -70,16 +78,26 @@ def place(*keys: str) -> int:
 
 def seal(typed: bytes, start: int) -> bytes:
     """Typed bytes with their checksum in front."""
-    return zlib.crc32(typed, start).to_bytes(4, "big") + typed
+    return zlib.crc32(typed, start).to_bytes(HEADER, "big") + typed
+
+
+def check(sealed: bytes, start: int) -> None:
+    """Check the checksum of sealed bytes.
+
+    Raises:
+        DecodeError: if it does not fit the bytes and the place.
+    """
+    if len(sealed) <= HEADER or zlib.crc32(memoryview(sealed)[HEADER:], start) != int.from_bytes(
+        sealed[:HEADER], "big"
+    ):
+        raise DecodeError("the stored bytes are damaged: their checksum does not fit")
 
 
 def unseal(sealed: bytes, start: int) -> bytes:
     """The typed bytes in sealed ones.
 
     Raises:
-        DecodeError: if the checksum does not fit the bytes and the place.
+        DecodeError: as `check`.
     """
-    typed = bytes(sealed[4:])
-    if not typed or zlib.crc32(typed, start).to_bytes(4, "big") != sealed[:4]:
-        raise DecodeError("the stored bytes are damaged: their checksum does not fit")
-    return typed
+    check(sealed, start)
+    return sealed[HEADER:]
