@@ -212,7 +212,8 @@ def noise(results: Results) -> str:
 def _noise_line(name: str, values: list[float]) -> str:
     middle = statistics.median(values)
     mad = statistics.median(abs(value - middle) for value in values)
-    return f"  {name}: median {middle:.3g}, min {min(values):.3g}, max {max(values):.3g}, MAD {mad / max(middle, 1e-9):.0%}"
+    spread = f"min {min(values):.3g}, max {max(values):.3g}, MAD {mad / max(middle, 1e-9):.0%}"
+    return f"  {name}: median {middle:.3g}, {spread}"
 
 
 def better(unit: str) -> str:
