@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 import ormsgpack
+from pydantic import ValidationError
 
 from langgraph_checkpoint_dual.errors import DecodeError
 from langgraph_checkpoint_dual.messages import BY_CLASS, SHAPES
@@ -97,26 +98,27 @@ def faithful(value: Any) -> bool:
 
 def is_message(image: bytes) -> bool:
     """Whether this is the image of a message."""
-    return image[0] == _MESSAGE
+    return image[:1] == b"\xc1"
 
 
-def load(stored: bytes, start: int = 0) -> Any:
+def load(stored: bytes) -> Any:
     """The message of a stored image: its class is one of langchain-core's, its fields hold plain data.
 
     Fields that are not those of a valid message of the installed langchain-core are validated.
-
-    Args:
-        stored: bytes that hold the image.
-        start: where in them it begins.
 
     Raises:
         DecodeError: the bytes are not the image of a message, or its fields are refused.
     """
     try:
-        if stored[start] != _MESSAGE:
+        if stored[0] != _MESSAGE:
             raise ValueError("not a message")
-        shape, fields = SHAPES[stored[start + 1]], _unpack(memoryview(stored)[start + 2 :])
-        return shape.build(fields) if shape.fits(fields) else shape.cls(**fields)
+        shape, fields = SHAPES[stored[1]], _unpack(memoryview(stored)[2:])
+        if shape.fits(fields):
+            return shape.build(fields)
+        try:
+            return shape.cls(**fields)
+        except ValidationError:  # it was valid for the langchain-core that stored it
+            return shape.cls.model_construct(**fields)
     except (ValueError, TypeError, IndexError) as exc:
         raise DecodeError(f"the stored message is damaged: {exc}") from exc
 

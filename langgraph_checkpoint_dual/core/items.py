@@ -29,7 +29,6 @@ from zlib import crc32
 import ormsgpack
 from typing_extensions import TypeIs
 
-from langgraph_checkpoint_dual.core.values import MESSAGE
 from langgraph_checkpoint_dual.errors import DecodeError
 from langgraph_checkpoint_dual.images import faithful, image, is_message, revive
 
@@ -187,7 +186,7 @@ class Planner:
             numbering.add(mark, mark[0], revivable=True)
             return
         revivable = self._trusted and faithful(part)
-        typed = MESSAGE + mark if self._direct and revivable and is_message(mark) else self._encode(part)
+        typed = mark if self._direct and revivable and is_message(mark) else self._encode(part)
         if image(part) == mark:
             numbering.add(mark, typed, revivable=revivable)
         else:  # another thread has changed the part meanwhile: its image proves nothing of what is stored

@@ -27,7 +27,7 @@ from langgraph_checkpoint_dual.core.items import (
 from langgraph_checkpoint_dual.core.text import escape
 from langgraph_checkpoint_dual.core.tx import Tx
 from langgraph_checkpoint_dual.errors import DecodeError
-from langgraph_checkpoint_dual.images import image, load
+from langgraph_checkpoint_dual.images import image, is_message, load
 
 ShelfKey: TypeAlias = tuple[str, str, str]
 
@@ -62,7 +62,7 @@ class _Shelf:
     """
 
     def __init__(self, channel: str) -> None:
-        self.sealed: dict[int, bytes] = {}
+        self.fetched: dict[int, tuple[int, bytes]] = {}
         self._start = values.place("item", channel)
         self._marks: dict[int, Mark] = {}
         self._raws: dict[bytes, bytes] = {}
@@ -70,7 +70,7 @@ class _Shelf:
     @property
     def weight(self) -> int:
         """The bytes fetched."""
-        return sum(map(len, self.sealed.values()))
+        return sum(len(typed) for _, typed in self.fetched.values())
 
     def know(self, stored: Stored) -> None:
         """Take over what is known of a value that is stored here."""
@@ -103,13 +103,14 @@ class _Shelf:
 
     def _open(self, seq: int, decode: Decode) -> tuple[Any, Mark]:
         """The part that a fetched item holds, and its mark."""
-        sealed = self.sealed.get(seq)
-        if sealed is None:
+        found = self.fetched.get(seq)
+        if found is None:
             raise ItemLost(f"item {seq} of the stored value is missing")
-        values.check(sealed, self._start ^ (seq & 0xFFFFFFFF))
-        if sealed[values.HEADER] == values.MESSAGE[0]:
-            return load(sealed, values.HEADER + 1), sealed[values.HEADER + 1 :]
-        typed = sealed[values.HEADER :]
+        checksum, typed = found
+        if values.item_checksum(typed, self._start, seq) != checksum:
+            raise DecodeError(f"item {seq} of the stored value is damaged: its checksum does not fit")
+        if is_message(typed):
+            return load(typed), typed
         part = decode(typed)
         return part, image(part) or (typed,)
 
@@ -138,9 +139,9 @@ class Look:
         if not ranges:
             return
         text = json.dumps([[*key[:2], escape(key[2]), first, last] for key, first, last in ranges])
-        fetched = [self._shelves[key].sealed for key, _, _ in ranges]
-        for at, seq, sealed in await tx.fetch("items", ranges=text):
-            fetched[at][seq] = sealed
+        fetched = [self._shelves[key].fetched for key, _, _ in ranges]
+        for at, seq, checksum, typed in await tx.fetch("items", ranges=text):
+            fetched[at][seq] = checksum, typed
 
     def values(self, loaded: Loaded, serde: SerializerProtocol) -> dict[str, Any]:
         """The channel values of a checkpoint whose items were fetched, as fresh objects."""

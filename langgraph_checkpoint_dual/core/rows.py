@@ -28,6 +28,7 @@ class ItemRow(NamedTuple):
     checkpoint_ns: str
     channel: str
     seq: int
+    checksum: int
     data: bytes
 
 

@@ -348,7 +348,7 @@ def _item_rows(parent: Address, channel: str, items: Sequence[tuple[int, bytes]]
     start = values.place("item", channel)
     ns = parent.checkpoint_ns or ""
     return [
-        ItemRow(parent.thread_id, ns, channel, seq, values.seal(typed, start ^ (seq & 0xFFFFFFFF)))
+        ItemRow(parent.thread_id, ns, channel, seq, values.item_checksum(typed, start, seq), typed)
         for seq, typed in items
     ]
 

@@ -1,9 +1,10 @@
 """Values as bytes: what a serializer made, framed with its type, and sealed with a checksum when stored.
 
 - *typed* bytes are one byte for the serializer's type name (or 255 and the name itself) and the serializer's data;
-  or, for a plain message, the byte `MESSAGE` and its image.
-- *sealed* bytes are a CRC-32 and the typed bytes. The checksum starts from the row's place, so a row that was
-  damaged, or moved to another place, is found out when it is read.
+  or the image of a plain message, which begins with another byte.
+- *sealed* bytes are a CRC-32 and the typed bytes. Items have their checksum in a column of its own: their bytes are
+  kept as marks, and so need no copying. Checksums start from the row's place, so a row that was damaged, or moved to
+  another place, is found out when it is read.
 """
 
 from __future__ import annotations
@@ -14,15 +15,12 @@ from typing import Any
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from langgraph_checkpoint_dual.errors import DecodeError, EncodeError
-from langgraph_checkpoint_dual.images import load
+from langgraph_checkpoint_dual.images import is_message, load
 
 _TYPES = ("null", "bytes", "bytearray", "msgpack", "json", "pickle", "empty")
-MESSAGE = b"\x07"
-"""Begins a message of langchain-core that the default serializer would store: `images` has a shorter form of it."""
 _CODES = {name: bytes([code]) for code, name in enumerate(_TYPES)}
 _OTHER = 255
-HEADER = 4
-"""The bytes of the checksum in front of the typed ones."""
+_HEADER = 4
 
 
 def encode(serde: SerializerProtocol, value: Any) -> bytes:
@@ -54,8 +52,8 @@ def decode(serde: SerializerProtocol, typed: bytes) -> Any:
         DecodeError: if the bytes are damaged, or of a type that the serializer may not revive.
     """
     code = typed[0]
-    if code == MESSAGE[0]:
-        return load(typed, 1)
+    if is_message(typed):
+        return load(typed)
     if code == _OTHER:
         end = 2 + typed[1]
         name, data = typed[2:end].decode(), typed[end:]
@@ -78,26 +76,21 @@ def place(*keys: str) -> int:
 
 def seal(typed: bytes, start: int) -> bytes:
     """Typed bytes with their checksum in front."""
-    return zlib.crc32(typed, start).to_bytes(HEADER, "big") + typed
-
-
-def check(sealed: bytes, start: int) -> None:
-    """Check the checksum of sealed bytes.
-
-    Raises:
-        DecodeError: if it does not fit the bytes and the place.
-    """
-    if len(sealed) <= HEADER or zlib.crc32(memoryview(sealed)[HEADER:], start) != int.from_bytes(
-        sealed[:HEADER], "big"
-    ):
-        raise DecodeError("the stored bytes are damaged: their checksum does not fit")
+    return zlib.crc32(typed, start).to_bytes(_HEADER, "big") + typed
 
 
 def unseal(sealed: bytes, start: int) -> bytes:
     """The typed bytes in sealed ones.
 
     Raises:
-        DecodeError: as `check`.
+        DecodeError: if the checksum does not fit the bytes and the place.
     """
-    check(sealed, start)
-    return sealed[HEADER:]
+    typed = sealed[_HEADER:]
+    if not typed or zlib.crc32(typed, start) != int.from_bytes(sealed[:_HEADER], "big"):
+        raise DecodeError("the stored bytes are damaged: their checksum does not fit")
+    return typed
+
+
+def item_checksum(typed: bytes, start: int, seq: int) -> int:
+    """The checksum of an item, from the place of its channel and its number."""
+    return zlib.crc32(typed, start ^ (seq & 0xFFFFFFFF))

@@ -7,12 +7,12 @@ metadata @> CAST(:needle AS jsonb) AND NOT EXISTS (
 )
 
 -- name: items
--- The items of some ranges of numbers: (place in the list of ranges, number, data).
+-- The items of some ranges of numbers: (place in the list of ranges, number, checksum, data).
 -- OFFSET 0 keeps the planner from any plan but one index scan for each range.
-SELECT r.place - 1, i.seq, i.data
+SELECT r.place - 1, i.seq, i.checksum, i.data
 FROM jsonb_array_elements(CAST(:ranges AS jsonb)) WITH ORDINALITY AS r (range, place)
 CROSS JOIN LATERAL (
-    SELECT seq, data FROM {items}
+    SELECT seq, checksum, data FROM {items}
     WHERE thread_id = r.range ->> 0 AND checkpoint_ns = r.range ->> 1 AND channel = r.range ->> 2
         AND seq BETWEEN CAST(r.range ->> 3 AS bigint) AND CAST(r.range ->> 4 AS bigint)
     OFFSET 0
@@ -59,10 +59,11 @@ WITH locked AS MATERIALIZED (
         WHERE base.thread_id = p.thread_id AND base.checkpoint_ns = p.checkpoint_ns AND base.checkpoint_id = p.base
     ))
 ), new_items AS (
-    INSERT INTO {items} (thread_id, checkpoint_ns, channel, seq, data)
-    SELECT added.thread_id, added.checkpoint_ns, i.channel, i.seq, i.data
-    FROM unnest(:item_place::bigint[], :item_channel::text[], :item_seq::bigint[], :item_data::bytea[])
-        AS i (place, channel, seq, data)
+    INSERT INTO {items} (thread_id, checkpoint_ns, channel, seq, checksum, data)
+    SELECT added.thread_id, added.checkpoint_ns, i.channel, i.seq, i.checksum, i.data
+    FROM unnest(
+        :item_place::bigint[], :item_channel::text[], :item_seq::bigint[], :item_checksum::bigint[], :item_data::bytea[]
+    ) AS i (place, channel, seq, checksum, data)
     JOIN added ON added.place = i.place
 ), new_checkpoints AS (
     INSERT INTO {checkpoints} (
@@ -113,8 +114,8 @@ WITH c AS (
         metadata_exact
     FROM {checkpoints} WHERE thread_id = :source
 ), i AS (
-    INSERT INTO {items} (thread_id, checkpoint_ns, channel, seq, data)
-    SELECT :target, checkpoint_ns, channel, seq, data FROM {items} WHERE thread_id = :source
+    INSERT INTO {items} (thread_id, checkpoint_ns, channel, seq, checksum, data)
+    SELECT :target, checkpoint_ns, channel, seq, checksum, data FROM {items} WHERE thread_id = :source
 )
 INSERT INTO {writes} (thread_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, data)
 SELECT :target, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, data

@@ -110,11 +110,11 @@ def _statement(query: str, places: list[int], additions: Sequence[Addition]) -> 
     puts = [addition for addition in additions if isinstance(addition, Put)]
     order = sorted(range(len(puts)), key=lambda at: puts[at].row[:3])
     puts, places = [puts[at] for at in order], [places[at] for at in order]
-    items = [(at, item.channel, item.seq, item.data) for at, put in enumerate(puts, 1) for item in put.items]
+    items = [(at, item.channel, item.seq, item.checksum, item.data) for at, put in enumerate(puts, 1) for item in put.items]
     args = _columns(CheckpointRow._fields, [put.row for put in puts])
     args["base"] = [put.base for put in puts]
     args["base_slots"] = [put.base_slots for put in puts]
-    args.update(_columns(("item_place", "item_channel", "item_seq", "item_data"), items))
+    args.update(_columns(("item_place", "item_channel", "item_seq", "item_checksum", "item_data"), items))
     return Statement(query, args, places)
 
 

@@ -4,8 +4,8 @@
 langgraph_matches(metadata, :needle, :nulls)
 
 -- name: items
--- The items of some ranges of numbers: (place in the list of ranges, number, data).
-SELECT r.key, i.seq, i.data
+-- The items of some ranges of numbers: (place in the list of ranges, number, checksum, data).
+SELECT r.key, i.seq, i.checksum, i.data
 FROM json_each(:ranges) AS r CROSS JOIN {items} AS i
 WHERE i.thread_id = json_extract(r.value, '$[0]') AND i.checkpoint_ns = json_extract(r.value, '$[1]')
     AND i.channel = json_extract(r.value, '$[2]')
@@ -20,7 +20,7 @@ WHERE w.thread_id = json_extract(c.value, '$[0]') AND w.checkpoint_ns = json_ext
     AND w.channel IN (SELECT value FROM json_each(:channels))
 
 -- name: insert_item
-INSERT INTO {items} (thread_id, checkpoint_ns, channel, seq, data) VALUES (?, ?, ?, ?, ?)
+INSERT INTO {items} (thread_id, checkpoint_ns, channel, seq, checksum, data) VALUES (?, ?, ?, ?, ?, ?)
 
 -- name: insert_checkpoint
 INSERT INTO {checkpoints} (
@@ -54,8 +54,8 @@ INSERT INTO {checkpoints} (
     thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, run_id, checkpoint, slots, metadata, metadata_exact
 ) SELECT :target, checkpoint_ns, checkpoint_id, parent_checkpoint_id, run_id, checkpoint, slots, metadata, metadata_exact
 FROM {checkpoints} WHERE thread_id = :source;
-INSERT INTO {items} (thread_id, checkpoint_ns, channel, seq, data)
-SELECT :target, checkpoint_ns, channel, seq, data FROM {items} WHERE thread_id = :source;
+INSERT INTO {items} (thread_id, checkpoint_ns, channel, seq, checksum, data)
+SELECT :target, checkpoint_ns, channel, seq, checksum, data FROM {items} WHERE thread_id = :source;
 INSERT INTO {writes} (thread_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, data)
 SELECT :target, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, data
 FROM {writes} WHERE thread_id = :source

@@ -30,6 +30,7 @@ CREATE TABLE {items} (
     checkpoint_ns TEXT COLLATE "C" NOT NULL,
     channel TEXT COLLATE "C" NOT NULL,
     seq BIGINT NOT NULL,
+    checksum BIGINT NOT NULL,
     data BYTEA NOT NULL,
     PRIMARY KEY (thread_id, checkpoint_ns, channel, seq)
 );

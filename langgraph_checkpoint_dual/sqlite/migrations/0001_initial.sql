@@ -29,6 +29,7 @@ CREATE TABLE {items} (
     checkpoint_ns TEXT NOT NULL,
     channel TEXT NOT NULL,
     seq INTEGER NOT NULL,
+    checksum INTEGER NOT NULL,
     data BLOB NOT NULL,
     PRIMARY KEY (thread_id, checkpoint_ns, channel, seq)
 );
