@@ -230,8 +230,8 @@ class RareDeltas(Deltas, total=False):
     rare: Annotated[list[str], DeltaChannel(appended)]
 
 
-def deltas(saver: Any, schema: Any = Deltas) -> Any:
-    """Parallel writers of a channel that stores its value only now and then."""
+def deltas(saver: Any, schema: Any = Deltas, *, parallel: bool = False) -> Any:
+    """Writers of a channel that stores its value only now and then."""
 
     def step(name: str) -> Any:
         def node(state: Any) -> Any:
@@ -246,8 +246,8 @@ def deltas(saver: Any, schema: Any = Deltas) -> Any:
     for name in ("left", "right", "join"):
         builder.add_node(name, step(name))
     builder.add_edge(START, "left")
-    builder.add_edge(START, "right")
-    builder.add_edge(["left", "right"], "join")
+    builder.add_edge(START if parallel else "left", "right")
+    builder.add_edge(["left", "right"] if parallel else "right", "join")
     return builder.compile(checkpointer=saver)
 
 
@@ -256,8 +256,12 @@ def rare_deltas(saver: Any) -> Any:
     return deltas(saver, RareDeltas)
 
 
-@scenario(rare_deltas)
-async def delta_channels(session: Session) -> None:
+def parallel_deltas(saver: Any) -> Any:
+    """As `rare_deltas`, with nodes that write at once: what is rebuilt must be in the order that the run saw."""
+    return deltas(saver, RareDeltas, parallel=True)
+
+
+async def play_deltas(session: Session) -> None:
     for turn in range(7):
         await session.run({"log": [f"turn {turn}"]}, stream_mode=["values"])
     await session.update(thread(), {"log": ["by hand"]}, as_node="join")
@@ -267,6 +271,16 @@ async def delta_channels(session: Session) -> None:
     await session.state(fork)
     await session.run({"log": ["after the fork"]}, stream_mode=["values"])
     await session.history()
+
+
+@scenario(rare_deltas)
+async def delta_channels(session: Session) -> None:
+    await play_deltas(session)
+
+
+@scenario(parallel_deltas)
+async def delta_channels_written_at_once(session: Session) -> None:
+    await play_deltas(session)
 
 
 class Jump(TypedDict, total=False):
