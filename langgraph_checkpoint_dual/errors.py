@@ -64,3 +64,19 @@ class BusyError(CheckpointerError, TimeoutError):
 
 class ClosedError(CheckpointerError, RuntimeError):
     """The saver was used after it was closed."""
+
+
+class UnavailableError(CheckpointerError, ConnectionError):
+    """The database could not be reached, or the connection was lost, for as long as the saver tries again.
+
+    What was to be written may be stored or not if the last attempt lost its connection; repeating the call is safe.
+
+    Attributes:
+        attempts: how many attempts were made.
+        seconds: how long they took together.
+    """
+
+    def __init__(self, cause: object, *, attempts: int, seconds: float, advice: str = "") -> None:
+        self.attempts, self.seconds = attempts, seconds
+        tried = f"{attempts} attempt{'s' if attempts > 1 else ''} in {seconds:.1f} s"
+        super().__init__(f"the database could not be used ({tried}): {str(cause).strip()}{advice and '; ' + advice}")

@@ -7,43 +7,34 @@ are single statements. Additions of concurrent callers share one statement; each
 from __future__ import annotations
 
 import asyncio
-import threading
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import (
-    AbstractAsyncContextManager,
-    AbstractContextManager,
-    asynccontextmanager,
-    contextmanager,
-    nullcontext,
-)
-from typing import Any, TypeAlias, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
 
-from psycopg import AsyncConnection, AsyncPipeline, Connection, Pipeline, errors
+from psycopg import AsyncConnection, AsyncPipeline, ClientCursor, Connection, Pipeline, errors
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
-from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 
 from langgraph_checkpoint_dual.combining import Combiner, Job
-from langgraph_checkpoint_dual.core import migrations
 from langgraph_checkpoint_dual.core.rows import Outcome, Put, PutWrites
 from langgraph_checkpoint_dual.core.tx import Row, Tx, finish
-from langgraph_checkpoint_dual.errors import BusyError, ClosedError, SchemaError
+from langgraph_checkpoint_dual.errors import CheckpointerError, ClosedError
 from langgraph_checkpoint_dual.hopping import INLINE_WEIGHT, HoppingFace
+from langgraph_checkpoint_dual.postgres.faults import Fate, interrupts
 from langgraph_checkpoint_dual.postgres.line import Line
-from langgraph_checkpoint_dual.postgres.statements import (
-    PACKAGE,
-    Addition,
-    Dialect,
-    Statement,
-    outcome_of,
-    statements,
-    weight,
+from langgraph_checkpoint_dual.postgres.schema import REFUSED, Schema
+from langgraph_checkpoint_dual.postgres.sessions import (
+    STATEMENT_MODE,
+    AsyncConn,
+    BlockingSessions,
+    Limits,
+    LoopSessions,
+    SyncConn,
 )
+from langgraph_checkpoint_dual.postgres.statements import Addition, Dialect, Statement, outcome_of, statements, weight
+from langgraph_checkpoint_dual.retrying import Attempts, block, repeated
 
 T = TypeVar("T")
-SyncConn: TypeAlias = "Connection[Any] | ConnectionPool[Any]"
-AsyncConn: TypeAlias = "AsyncConnection[Any] | AsyncConnectionPool[Any]"
 CLOSED = "this saver was closed; open a new one"
 _SHARED_BYTES = 256 * 1024
 """An addition larger than this goes alone, so that small ones need not wait for it."""
@@ -53,26 +44,26 @@ class BlockingTx:
     """The core's transaction on a blocking connection. Its methods never suspend."""
 
     def __init__(self, conn: Connection[Any], dialect: Dialect) -> None:
-        self._conn, self._dialect = conn, dialect
+        self.conn, self._dialect = conn, dialect
 
     async def fetch(self, query: str, /, **args: Any) -> list[Row]:
-        with self._conn.cursor(binary=True, row_factory=tuple_row) as cursor:
+        with self.conn.cursor(binary=True, row_factory=tuple_row) as cursor:
             cursor.execute(self._dialect[query], args)
             return cursor.fetchall()
 
     async def execute(self, query: str, /, **args: Any) -> None:
-        with self._conn.cursor() as cursor:
+        with self.conn.cursor() as cursor:
             cursor.execute(self._dialect[query], args or None)
 
     async def alone(self, statement: Statement) -> list[Row]:
         """Run a statement as a transaction of its own, or as a savepoint of the caller's."""
-        if self._conn.info.transaction_status == TransactionStatus.IDLE and self._conn.autocommit:
+        if self.conn.info.transaction_status == TransactionStatus.IDLE and self.conn.autocommit:
             return await self._store(statement)
-        with self._conn.transaction():
+        with self.conn.transaction():
             return await self._store(statement)
 
     async def _store(self, statement: Statement) -> list[Row]:
-        with self._conn.cursor(binary=True, row_factory=tuple_row) as cursor:
+        with self.conn.cursor(binary=True, row_factory=tuple_row) as cursor:
             cursor.execute(self._dialect[statement.query], statement.args)
             return cursor.fetchall() if cursor.description else []
 
@@ -81,26 +72,26 @@ class LoopTx:
     """The core's transaction on an asynchronous connection."""
 
     def __init__(self, conn: AsyncConnection[Any], dialect: Dialect) -> None:
-        self._conn, self._dialect = conn, dialect
+        self.conn, self._dialect = conn, dialect
 
     async def fetch(self, query: str, /, **args: Any) -> list[Row]:
-        async with self._conn.cursor(binary=True, row_factory=tuple_row) as cursor:
+        async with self.conn.cursor(binary=True, row_factory=tuple_row) as cursor:
             await cursor.execute(self._dialect[query], args)
             return await cursor.fetchall()
 
     async def execute(self, query: str, /, **args: Any) -> None:
-        async with self._conn.cursor() as cursor:
+        async with self.conn.cursor() as cursor:
             await cursor.execute(self._dialect[query], args or None)
 
     async def alone(self, statement: Statement) -> list[Row]:
         """Run a statement as a transaction of its own, or as a savepoint of the caller's."""
-        if self._conn.info.transaction_status == TransactionStatus.IDLE and self._conn.autocommit:
+        if self.conn.info.transaction_status == TransactionStatus.IDLE and self.conn.autocommit:
             return await self._store(statement)
-        async with self._conn.transaction():
+        async with self.conn.transaction():
             return await self._store(statement)
 
     async def _store(self, statement: Statement) -> list[Row]:
-        async with self._conn.cursor(binary=True, row_factory=tuple_row) as cursor:
+        async with self.conn.cursor(binary=True, row_factory=tuple_row) as cursor:
             await cursor.execute(self._dialect[statement.query], statement.args)
             return await cursor.fetchall() if cursor.description else []
 
@@ -112,6 +103,8 @@ async def _store_all(tx: BlockingTx | LoopTx, additions: Sequence[Addition]) -> 
         try:
             outcomes: Sequence[Any] = statement.outcomes(await tx.alone(statement))
         except errors.Error as exc:
+            if interrupts(exc, tx.conn):
+                raise
             if len(statement.places) == 1:
                 outcomes = [outcome_of(additions[statement.places[0]], exc)]
             else:  # one of them is to blame: each alone
@@ -121,26 +114,23 @@ async def _store_all(tx: BlockingTx | LoopTx, additions: Sequence[Addition]) -> 
     return results
 
 
-class _Schema:
-    """Whether the schema is there, looked up once."""
+class ScriptTx:
+    """The core's transaction where a pooler lets single statements through only: all at once, or not at all."""
 
-    def __init__(self, dialect: Dialect) -> None:
-        self.dialect = dialect
-        self.ready = False
-        self.migrations = migrations.migrations_of(PACKAGE)
+    def __init__(self, conn: Connection[Any] | AsyncConnection[Any], dialect: Dialect) -> None:
+        self._quoting, self._dialect = ClientCursor(conn), dialect  # type: ignore[arg-type]
+        self._parts: list[str] = []
 
-    async def is_current(self, tx: Tx) -> bool:
-        """Whether nothing is pending; costs one query where the tables are there."""
-        self.ready = not migrations.pending(self.migrations, await migrations.applied_numbers(tx))
-        return self.ready
+    async def fetch(self, query: str, /, **args: Any) -> list[Row]:
+        raise CheckpointerError(STATEMENT_MODE)
 
-    async def migrate(self, tx: Tx) -> None:
-        """Apply what is pending."""
-        await migrations.migrate(tx, self.migrations)
+    async def execute(self, query: str, /, **args: Any) -> None:
+        self._parts.append(self._quoting.mogrify(self._dialect[query], args or None))
 
-    def refusal(self, exc: Exception) -> SchemaError:
-        """The error for a role that may not make the tables."""
-        return SchemaError(f"the checkpoint tables are missing or old, and this role may not make them: {exc}")
+    @property
+    def text(self) -> bytes:
+        """What to send: one message, which the server runs as one transaction."""
+        return ";\n".join(self._parts).encode()
 
 
 class BlockingEngine:
@@ -148,6 +138,8 @@ class BlockingEngine:
 
     Args:
         conn: a connection, used by one operation at a time, or a pool, or what opens it when it is first needed.
+        schema: the tables, which `setup` makes.
+        limits: how long to repeat an operation whose session failed, and to wait for an answer.
         pipe: the pipeline that the connection is in; synchronised after each operation.
         owned: whether to close `conn` in the end.
     """
@@ -155,27 +147,40 @@ class BlockingEngine:
     def __init__(
         self,
         conn: SyncConn | Callable[[], SyncConn],
-        dialect: Dialect,
+        schema: Schema,
+        limits: Limits,
         *,
         pipe: Pipeline | None = None,
         owned: bool = False,
     ) -> None:
-        self._source, self._pipe, self._owned = conn, pipe, owned
-        self._conn: SyncConn | None = conn if isinstance(conn, (Connection, ConnectionPool)) else None
-        self._dialect, self._schema = dialect, _Schema(dialect)
-        self._lock = threading.RLock()
+        self._sessions = BlockingSessions(conn, pipe, limits)
+        self._dialect, self._schema, self._owned = schema.dialect, schema, owned
         self._combiner: Combiner[Addition] = Combiner(self._run_batch)
         self._closed = False
 
     async def read(self, look: Callable[[Tx], Awaitable[T]]) -> T:
+        async def once(tx: BlockingTx) -> T:
+            return await look(tx)
+
         self.setup()
-        with self._session() as conn:
-            return await look(BlockingTx(conn, self._dialect))
+        return await self._repeated(once)
 
     async def change(self, edit: Callable[[Tx], Awaitable[T]]) -> T:
+        fate = Fate(edit)
+
+        async def once(tx: BlockingTx) -> T:
+            if self._sessions.single_statements:
+                script = ScriptTx(tx.conn, self._dialect)
+                result = await edit(script)
+                tx.conn.execute(script.text, prepare=False)
+                return result
+            if await fate.is_committed(tx):
+                return fate.result
+            with tx.conn.transaction():
+                return await fate.run(tx)
+
         self.setup()
-        with self._session() as conn, conn.transaction():
-            return await edit(BlockingTx(conn, self._dialect))
+        return await self._repeated(once)
 
     async def append(self, addition: Put | PutWrites) -> Outcome:
         self.setup()
@@ -195,17 +200,29 @@ class BlockingEngine:
             ClosedError: if the saver was closed.
         """
         self.check_open()
-        if self._schema.ready:
+        if not self._schema.ready:
+            finish(self._repeated(self._set_up))
+
+    def verify(self) -> None:
+        """As `setup`, but change nothing: a `SchemaError` says what is missing."""
+        self.check_open()
+        finish(self._repeated(self._schema.verify))
+
+    async def _set_up(self, tx: BlockingTx) -> None:
+        if await self._schema.is_current(tx):
             return
-        with self._session() as conn:
-            tx = BlockingTx(conn, self._dialect)
-            if not finish(self._schema.is_current(tx)):
-                try:
-                    with conn.transaction():
-                        finish(self._schema.migrate(tx))
-                except errors.InsufficientPrivilege as exc:
-                    raise self._schema.refusal(exc) from exc
-                self._schema.ready = True
+        try:
+            if self._sessions.single_statements:
+                tx.conn.execute(";".join(self._schema.script()).encode(), prepare=False)
+            else:
+                with tx.conn.transaction():
+                    await self._schema.migrate(tx)
+        except REFUSED:
+            await self._schema.verify(tx)
+        except errors.ProgrammingError:
+            if not await self._schema.is_current(tx):  # nobody else was quicker
+                raise
+        self._schema.ready = True
 
     def check_open(self) -> None:
         if self._closed:
@@ -215,14 +232,14 @@ class BlockingEngine:
         """Finish what is under way and close what was opened here."""
         if not self._closed:
             self._closed = True
-            with self._lock:
-                if self._owned and self._conn is not None:
-                    self._conn.close()
+            with self._sessions.lock:
+                if self._owned and self._sessions.conn is not None:
+                    self._sessions.conn.close()
 
     def __del__(self) -> None:
-        if not getattr(self, "_closed", True) and self._owned and self._conn is not None:
+        if not getattr(self, "_closed", True) and self._owned and self._sessions.conn is not None:
             warnings.warn("a Postgres saver was never closed; use `with` or close()", ResourceWarning, 1, self)
-            self._conn.close()
+            self._sessions.conn.close()
 
     def _run_batch(self, jobs: Sequence[Job[Addition]]) -> None:
         try:
@@ -236,64 +253,62 @@ class BlockingEngine:
                 job.settle(result)
 
     def _store(self, additions: Sequence[Addition]) -> list[Any]:
-        with self._session() as conn:
-            return finish(_store_all(BlockingTx(conn, self._dialect), additions))
+        return finish(self._repeated(lambda tx: _store_all(tx, additions)))
 
-    @contextmanager
-    def _session(self) -> Iterator[Connection[Any]]:
-        """A connection for one operation; where it is not in autocommit mode, in a transaction that ends with it."""
-        source = self._open()
-        if isinstance(source, Connection):
-            with self._lock, _transaction_of(source):
-                yield source
-                if self._pipe is not None:
-                    self._pipe.sync()
-            return
-        try:
-            pooled = source.getconn()
-        except PoolTimeout as exc:
-            raise BusyError(_POOL_BUSY.format(exc)) from exc
-        try:
-            with _transaction_of(pooled):
-                yield pooled
-        finally:
-            source.putconn(pooled)
+    async def _repeated(self, work: Callable[[BlockingTx], Awaitable[T]]) -> T:
+        """Do the work on a session of its own, and on another one if that fails."""
 
-    def _open(self) -> SyncConn:
-        if self._conn is None:
-            with self._lock:
-                if self._conn is None and callable(self._source):
-                    self._conn = self._source()
-        assert self._conn is not None
-        return self._conn
+        async def once(attempts: Attempts) -> T:
+            with self._sessions.session(attempts) as conn:
+                return await work(BlockingTx(conn, self._dialect))
+
+        return await repeated(once, self._sessions.limits.retry_for, block)
 
 
 class LoopEngine:
     """The asynchronous `Database` on a connection or a pool of the running event loop.
 
     Args:
-        conn, pipe, owned: as for `BlockingEngine`.
+        conn, schema, limits, pipe, owned: as for `BlockingEngine`.
     """
 
     def __init__(
-        self, conn: AsyncConn, dialect: Dialect, *, pipe: AsyncPipeline | None = None, owned: bool = False
+        self,
+        conn: AsyncConn,
+        schema: Schema,
+        limits: Limits,
+        *,
+        pipe: AsyncPipeline | None = None,
+        owned: bool = False,
     ) -> None:
-        self._conn, self._pipe, self._owned = conn, pipe, owned
-        self._dialect, self._schema = dialect, _Schema(dialect)
-        self._lock = asyncio.Lock()
+        self._sessions = LoopSessions(conn, pipe, limits, opened=not owned)
+        self._dialect, self._schema, self._owned = schema.dialect, schema, owned
         self._line: Line[Addition] = Line(self._store, groups=1 if isinstance(conn, AsyncConnection) else 4)
-        self._opened = not owned
         self._closed = False
 
     async def read(self, look: Callable[[Tx], Awaitable[T]]) -> T:
+        async def once(tx: LoopTx) -> T:
+            return await look(tx)
+
         await self.setup()
-        async with self._session() as conn:
-            return await look(LoopTx(conn, self._dialect))
+        return await self._repeated(once)
 
     async def change(self, edit: Callable[[Tx], Awaitable[T]]) -> T:
+        fate = Fate(edit)
+
+        async def once(tx: LoopTx) -> T:
+            if self._sessions.single_statements:
+                script = ScriptTx(tx.conn, self._dialect)
+                result = await edit(script)
+                await tx.conn.execute(script.text, prepare=False)
+                return result
+            if await fate.is_committed(tx):
+                return fate.result
+            async with tx.conn.transaction():
+                return await fate.run(tx)
+
         await self.setup()
-        async with self._session() as conn, conn.transaction():
-            return await edit(LoopTx(conn, self._dialect))
+        return await self._repeated(once)
 
     async def append(self, addition: Put | PutWrites) -> Outcome:
         await self.setup()
@@ -309,17 +324,30 @@ class LoopEngine:
         """As `BlockingEngine.setup`."""
         if self._closed:
             raise ClosedError(CLOSED)
-        if self._schema.ready:
+        if not self._schema.ready:
+            await self._repeated(self._set_up)
+
+    async def verify(self) -> None:
+        """As `BlockingEngine.verify`."""
+        if self._closed:
+            raise ClosedError(CLOSED)
+        await self._repeated(self._schema.verify)
+
+    async def _set_up(self, tx: LoopTx) -> None:
+        if await self._schema.is_current(tx):
             return
-        async with self._session() as conn:
-            tx = LoopTx(conn, self._dialect)
-            if not await self._schema.is_current(tx):
-                try:
-                    async with conn.transaction():
-                        await self._schema.migrate(tx)
-                except errors.InsufficientPrivilege as exc:
-                    raise self._schema.refusal(exc) from exc
-                self._schema.ready = True
+        try:
+            if self._sessions.single_statements:
+                await tx.conn.execute(";".join(self._schema.script()).encode(), prepare=False)
+            else:
+                async with tx.conn.transaction():
+                    await self._schema.migrate(tx)
+        except REFUSED:
+            await self._schema.verify(tx)
+        except errors.ProgrammingError:
+            if not await self._schema.is_current(tx):  # nobody else was quicker
+                raise
+        self._schema.ready = True
 
     def refuse(self) -> None:
         """Refuse further operations."""
@@ -329,47 +357,33 @@ class LoopEngine:
         """Finish what is under way and close what was opened here."""
         self._closed = True
         await self._line.drain()
-        if self._owned and self._opened and not self._conn.closed:
-            await self._conn.close()
+        if self._owned and self._sessions.opened and not self._sessions.conn.closed:
+            await self._sessions.conn.close()
 
     def __del__(self) -> None:
-        if not getattr(self, "_closed", True) and self._owned and self._opened:
+        if not getattr(self, "_closed", True) and self._owned and self._sessions.opened:
             warnings.warn(
                 "an async Postgres saver was never closed; use `async with` or aclose()", ResourceWarning, 1, self
             )
 
     async def _store(self, additions: Sequence[Addition]) -> list[Any]:
-        async with self._session() as conn:
-            return await _store_all(LoopTx(conn, self._dialect), additions)
+        return await self._repeated(lambda tx: _store_all(tx, additions))
 
-    @asynccontextmanager
-    async def _session(self) -> AsyncIterator[AsyncConnection[Any]]:
-        """A connection for one operation; where it is not in autocommit mode, in a transaction that ends with it."""
-        if isinstance(self._conn, AsyncConnection):
-            async with self._lock, _loop_transaction_of(self._conn):
-                yield self._conn
-                if self._pipe is not None:
-                    await self._pipe.sync()
-            return
-        if not self._opened:
-            self._opened = True
-            await self._conn.open()
-        try:
-            pooled = await self._conn.getconn()
-        except PoolTimeout as exc:
-            raise BusyError(_POOL_BUSY.format(exc)) from exc
-        try:
-            async with _loop_transaction_of(pooled):
-                yield pooled
-        finally:
-            await self._conn.putconn(pooled)
+    async def _repeated(self, work: Callable[[LoopTx], Awaitable[T]]) -> T:
+        """Do the work on a session of its own, and on another one if that fails."""
+
+        async def once(attempts: Attempts) -> T:
+            async with self._sessions.session(attempts) as conn:
+                return await work(LoopTx(conn, self._dialect))
+
+        return await repeated(once, self._sessions.limits.retry_for, asyncio.sleep)
 
 
 class OneLoop:
     """The asynchronous `Database` of a saver: its connections on its own loop, hops to blocking ones on any other."""
 
     def __init__(self, engine: LoopEngine, beside: BlockingEngine) -> None:
-        self._engine, self._elsewhere = engine, HoppingFace(beside)
+        self._engine, self._beside, self._elsewhere = engine, beside, HoppingFace(beside)
         try:
             self._loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
         except RuntimeError:
@@ -394,14 +408,15 @@ class OneLoop:
     async def compute(self, weight: int, work: Callable[[], T]) -> T:
         return await self._here.compute(weight, work)
 
-    async def setup(self) -> None:
-        """As `BlockingEngine.setup`."""
-        await self._here.setup()
-
-
-_POOL_BUSY = (
-    "no connection of the pool became free in time ({}); give the pool more connections (max_size) or a longer timeout"
-)
+    async def setup(self, create: bool = True) -> None:
+        """As `BlockingEngine.setup`, or `verify`."""
+        here = self._here
+        if create:
+            await here.setup()
+        elif isinstance(here, LoopEngine):
+            await here.verify()
+        else:
+            await asyncio.to_thread(self._beside.verify)
 
 
 def _settled(result: Any) -> Outcome:
@@ -409,11 +424,3 @@ def _settled(result: Any) -> Outcome:
         raise result
     outcome: Outcome = result
     return outcome
-
-
-def _transaction_of(conn: Connection[Any]) -> AbstractContextManager[Any]:
-    return nullcontext() if conn.autocommit else conn.transaction()
-
-
-def _loop_transaction_of(conn: AsyncConnection[Any]) -> AbstractAsyncContextManager[Any]:
-    return nullcontext() if conn.autocommit else conn.transaction()

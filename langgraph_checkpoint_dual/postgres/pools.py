@@ -2,32 +2,59 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
-from psycopg import AsyncConnection, Connection
-from psycopg.conninfo import make_conninfo
+from psycopg import AsyncConnection, Connection, Error
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 _CONNECT = {"autocommit": True, "prepare_threshold": None}
+_NETWORK = {
+    "connect_timeout": 10,
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+"""A peer that is gone without a word is noticed within 30 s, unless the connection string says otherwise."""
 _PREPARE_AFTER = 2
+_RECONNECT_SECONDS = 2.0
+_PROBE_SECONDS = 3
 
 
 def blocking_pool(conninfo: str, options: dict[str, Any]) -> ConnectionPool[Any]:
     """A pool of blocking connections; `options` are those of `pool_options`."""
-    return ConnectionPool(conninfo, configure=_prepare_if_direct, open=True, **pool_options(options))
+    return ConnectionPool(
+        conninfo,
+        configure=_prepare_if_direct,
+        reconnect_failed=_go_on,
+        open=True,
+        **pool_options(conninfo, options),
+    )
 
 
 def loop_pool(conninfo: str, options: dict[str, Any]) -> AsyncConnectionPool[Any]:
     """A pool of asynchronous connections, not yet open."""
-    return AsyncConnectionPool(conninfo, configure=_aprepare_if_direct, open=False, **pool_options(options))
+    return AsyncConnectionPool(
+        conninfo,
+        configure=_aprepare_if_direct,
+        reconnect_failed=_ago_on,
+        open=False,
+        **pool_options(conninfo, options),
+    )
 
 
-def pool_options(options: dict[str, Any]) -> dict[str, Any]:
+def pool_options(conninfo: str, options: dict[str, Any]) -> dict[str, Any]:
     """The pool's own options as they are, all others for its connections."""
     own = {key: options[key] for key in _POOL_OPTIONS & options.keys()}
     own.setdefault("min_size", 1)
     own.setdefault("max_size", max(10, own["min_size"]))
-    return {**own, "kwargs": {**_CONNECT, **{key: options[key] for key in options.keys() - own.keys()}}}
+    own.setdefault("reconnect_timeout", _RECONNECT_SECONDS)
+    said = conninfo_to_dict(conninfo).keys()
+    network = {key: value for key, value in _NETWORK.items() if key not in said}
+    others = {key: options[key] for key in options.keys() - own.keys()}
+    return {**own, "kwargs": {**_CONNECT, **network, **others}}
 
 
 _POOL_OPTIONS = {
@@ -70,3 +97,41 @@ def _decide(conn: Connection[Any] | AsyncConnection[Any], pid: int) -> None:
     # A pooler tells another process number than the server: behind one, prepared statements are not ours alone.
     if conn.prepare_threshold is None and conn.info.backend_pid == pid:
         conn.prepare_threshold = _PREPARE_AFTER
+
+
+def _go_on(pool: ConnectionPool[Any]) -> None:
+    """Try again soon while someone waits. By itself the pool pauses ever longer, and in the end forgets who waits."""
+    if pool.get_stats().get("requests_waiting"):
+        pool.check()
+
+
+async def _ago_on(pool: AsyncConnectionPool[Any]) -> None:
+    if pool.get_stats().get("requests_waiting"):
+        await pool.check()
+
+
+def probe(pool: ConnectionPool[Any]) -> Error | None:
+    """Why the pool cannot connect; `None` if it can."""
+    conninfo = pool.conninfo() if callable(pool.conninfo) else pool.conninfo
+    kwargs = pool.kwargs() if callable(pool.kwargs) else pool.kwargs
+    try:
+        pool.connection_class.connect(conninfo, **{**(kwargs or {}), "connect_timeout": _PROBE_SECONDS}).close()
+    except Error as exc:
+        return exc
+    return None
+
+
+async def aprobe(pool: AsyncConnectionPool[Any]) -> Error | None:
+    """As `probe`."""
+    conninfo, kwargs = await _resolved(pool.conninfo), await _resolved(pool.kwargs)
+    options = {**(kwargs or {}), "connect_timeout": _PROBE_SECONDS}
+    try:
+        await (await pool.connection_class.connect(conninfo, **options)).close()
+    except Error as exc:
+        return exc
+    return None
+
+
+async def _resolved(value: Any) -> Any:
+    found = value() if callable(value) else value
+    return await found if inspect.isawaitable(found) else found

@@ -16,8 +16,10 @@ from typing_extensions import Self
 from langgraph_checkpoint_dual.cache import Cache
 from langgraph_checkpoint_dual.errors import ConfigError
 from langgraph_checkpoint_dual.hopping import HoppingFace
-from langgraph_checkpoint_dual.postgres.driver import AsyncConn, BlockingEngine, LoopEngine, OneLoop, SyncConn
+from langgraph_checkpoint_dual.postgres.driver import BlockingEngine, LoopEngine, OneLoop
 from langgraph_checkpoint_dual.postgres.pools import beside, blocking_pool, loop_pool
+from langgraph_checkpoint_dual.postgres.schema import Schema
+from langgraph_checkpoint_dual.postgres.sessions import AsyncConn, Limits, SyncConn
 from langgraph_checkpoint_dual.postgres.statements import Dialect
 from langgraph_checkpoint_dual.saver import Saver
 
@@ -30,9 +32,15 @@ class PostgresSaver(Saver):
             pool is opened here: use the saver as a context manager then, or `close` it.
         pipe: the pipeline that the connection is in, if it is in one.
         serde: the serializer; `Serializer()` unless given.
-        schema: the schema of the tables; unless given, the connection's search path decides.
+        schema: the schema of the tables, made by `setup` if it is not there; unless given, the connection's search path
+            decides.
         prefix: what the names of the tables begin with.
         cache: what to remember of stored checkpoints, `Cache(max_bytes, max_entries)`.
+        retry_for: for how many seconds an operation whose connection was lost, or that met a deadlock, is repeated on
+            another connection; then `UnavailableError`. Repeating is safe: what was stored already is recognised. 0
+            never repeats, and nor does a single connection.
+        response_timeout: after how many seconds without an answer the connection of an operation is given up as lost;
+            `None` waits for ever.
         options: for a connection string: `min_size` (1), `max_size` (10), `timeout` (30 seconds for a free connection)
             and other options of psycopg's pool; any other goes to the connections.
     """
@@ -46,6 +54,8 @@ class PostgresSaver(Saver):
         schema: str | None = None,
         prefix: str = "dual_",
         cache: Cache | None = None,
+        retry_for: float = 30.0,
+        response_timeout: float | None = 60.0,
         **options: Any,
     ) -> None:
         super().__init__(serde=serde, cache=cache)
@@ -53,7 +63,8 @@ class PostgresSaver(Saver):
         owned = isinstance(conn, str)
         self.conn: SyncConn = blocking_pool(conn, options) if isinstance(conn, str) else conn
         self.pipe = pipe
-        self._engine = BlockingEngine(self.conn, Dialect(schema, prefix), pipe=pipe, owned=owned)
+        tables = Schema(Dialect(schema, prefix), schema)
+        self._engine = BlockingEngine(self.conn, tables, Limits(retry_for, response_timeout), pipe=pipe, owned=owned)
         self._blocking, self._looping = self._engine, HoppingFace(self._engine)
 
     @classmethod
@@ -68,13 +79,25 @@ class PostgresSaver(Saver):
         with cls(conn_string, serde=serde, **options) as saver:
             yield saver
 
-    def setup(self) -> None:
+    def setup(self, *, create: bool = True) -> None:
         """Make the tables, or bring them up to date. Done by the first operation otherwise.
 
+        Args:
+            create: `False` only checks that the tables, and this role's rights on them, are there; nothing is changed.
+
         Raises:
-            SchemaError: if the database is newer than this package, or the tables are missing and cannot be made.
+            SchemaError: if the database is newer than this package, or something is missing and cannot be made; it says
+                what.
         """
-        self._engine.setup()
+        if create:
+            self._engine.setup()
+        else:
+            self._engine.verify()
+
+    @staticmethod
+    def ddl(*, schema: str | None = None, prefix: str = "dual_") -> str:
+        """What `setup` does in an empty database, as SQL for someone else to run. It is one transaction."""
+        return Schema(Dialect(schema, prefix), schema).ddl()
 
     def close(self) -> None:
         self._engine.close()
@@ -91,7 +114,7 @@ class AsyncPostgresSaver(Saver):
     Args:
         conn: a psycopg async connection or pool (used as it comes and never closed here), or a connection string, for
             which a pool is opened here: use the saver as an async context manager then, or `aclose` it.
-        pipe, serde, schema, prefix, cache, options: as for `PostgresSaver`.
+        pipe, serde, schema, prefix, cache, retry_for, response_timeout, options: as for `PostgresSaver`.
     """
 
     def __init__(
@@ -103,6 +126,8 @@ class AsyncPostgresSaver(Saver):
         schema: str | None = None,
         prefix: str = "dual_",
         cache: Cache | None = None,
+        retry_for: float = 30.0,
+        response_timeout: float | None = 60.0,
         **options: Any,
     ) -> None:
         super().__init__(serde=serde, cache=cache)
@@ -110,9 +135,10 @@ class AsyncPostgresSaver(Saver):
         owned = isinstance(conn, str)
         self.conn: AsyncConn = loop_pool(conn, options) if isinstance(conn, str) else conn
         self.pipe = pipe
+        limits = Limits(retry_for, response_timeout)
         dialect = Dialect(schema, prefix)
-        self._beside = BlockingEngine(partial(beside, self.conn), dialect, owned=True)
-        self._engine = LoopEngine(self.conn, dialect, pipe=pipe, owned=owned)
+        self._beside = BlockingEngine(partial(beside, self.conn), Schema(dialect, schema), limits, owned=True)
+        self._engine = LoopEngine(self.conn, Schema(dialect, schema), limits, pipe=pipe, owned=owned)
         self._blocking = self._beside
         self._looping: OneLoop = OneLoop(self._engine, self._beside)
 
@@ -128,9 +154,11 @@ class AsyncPostgresSaver(Saver):
         async with cls(conn_string, serde=serde, **options) as saver:
             yield saver
 
-    async def setup(self) -> None:
+    async def setup(self, *, create: bool = True) -> None:
         """As `PostgresSaver.setup`."""
-        await self._looping.setup()
+        await self._looping.setup(create)
+
+    ddl = staticmethod(PostgresSaver.ddl)
 
     def close(self) -> None:
         """Close what blocking methods have opened, and refuse further operations.

@@ -1,0 +1,106 @@
+"""The schema of one saver's tables: made and brought up to date, or only checked, or written out for a DBA."""
+
+from __future__ import annotations
+
+import json
+
+from psycopg import errors, sql
+
+from langgraph_checkpoint_dual.core import migrations
+from langgraph_checkpoint_dual.core.tx import Tx
+from langgraph_checkpoint_dual.errors import SchemaError
+from langgraph_checkpoint_dual.postgres.statements import PACKAGE, Dialect
+
+REFUSED = (errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction)
+_RIGHTS = {
+    "migrations": ("SELECT",),
+    "checkpoints": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    "items": ("SELECT", "INSERT", "DELETE"),
+    "writes": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+}
+# The case keeps has_table_privilege() from being asked about a table that is not there.
+_MISSING = """ddl
+    SELECT w.name, w.privilege, to_regclass(w.name) IS NULL
+    FROM (SELECT e ->> 0, e ->> 1 FROM jsonb_array_elements(CAST(%(wanted)s AS jsonb)) AS e) AS w (name, privilege)
+    WHERE CASE
+        WHEN to_regclass(w.name) IS NULL THEN true ELSE NOT has_table_privilege(to_regclass(w.name), w.privilege)
+    END
+"""
+_RECORD = "INSERT INTO {migrations} (version, name) VALUES"
+
+
+class Schema:
+    """The tables of one schema and prefix, as one database has them.
+
+    Args:
+        dialect: knows the names of the tables.
+        schema: the schema that they are in, made if it is not there; `None` leaves it to the search path.
+    """
+
+    def __init__(self, dialect: Dialect, schema: str | None = None) -> None:
+        self.dialect, self._schema = dialect, schema
+        self.ready = False
+        self.migrations = migrations.migrations_of(PACKAGE)
+
+    async def is_current(self, tx: Tx) -> bool:
+        """Whether nothing is pending; costs one query where the tables are there."""
+        self.ready = not migrations.pending(self.migrations, await migrations.applied_numbers(tx))
+        return self.ready
+
+    async def migrate(self, tx: Tx) -> None:
+        """Apply what is pending, in the caller's transaction."""
+        if self._schema is not None:
+            await tx.execute("lock_migrations")
+            if not await tx.fetch("ddl SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = {schema_name}"):
+                await tx.execute(f"ddl {self._create_schema()}")
+        await migrations.migrate(tx, self.migrations)
+
+    async def verify(self, tx: Tx) -> None:
+        """Check everything, change nothing.
+
+        Raises:
+            SchemaError: if something is missing; it says what, and how to get it.
+        """
+        if missing := await self.missing(tx):
+            raise SchemaError(
+                f"missing: {'; '.join(missing)}. A role that may create tables can run setup() or the statements that "
+                "PostgresSaver.ddl() gives. Nothing was changed."
+            )
+        self.ready = True
+
+    async def missing(self, tx: Tx) -> list[str]:
+        """What the schema and this role lack for all operations."""
+        wanted = [(self._name(table), right) for table, rights in _RIGHTS.items() for right in rights]
+        rows = await tx.fetch(_MISSING, wanted=json.dumps(wanted))
+        absent = list(dict.fromkeys(f"table {name}" for name, _, is_absent in rows if is_absent))
+        if absent:
+            return absent
+        forbidden = [f"{right} on {name}" for name, right, _ in rows]
+        if f"SELECT on {self._name('migrations')}" in forbidden:
+            return forbidden
+        todo = migrations.pending(self.migrations, await migrations.applied_numbers(tx))
+        return forbidden + [f"migration {one.number} ({one.name})" for one in todo]
+
+    def script(self) -> list[str]:
+        """The statements that make everything in an empty database, under the lock of `setup`."""
+        found = [self._filled("SELECT pg_advisory_xact_lock({lock})")]
+        if self._schema is not None:
+            found.append(self._create_schema())
+        for one in self.migrations:
+            found += [self._filled(statement) for statement in one.statements]
+            name = sql.Literal(one.name).as_string(None)
+            found.append(self._filled(f"{_RECORD} ({one.number}, {name})"))
+        return found
+
+    def ddl(self) -> str:
+        """`script` as one transaction, for `psql`."""
+        return "".join(f"{statement};\n\n" for statement in ("BEGIN", *self.script(), "COMMIT")).rstrip() + "\n"
+
+    def _create_schema(self) -> str:
+        return f"CREATE SCHEMA IF NOT EXISTS {sql.Identifier(self._schema or '').as_string(None)}"
+
+    def _name(self, table: str) -> str:
+        return self._filled(f"{{{table}}}")
+
+    def _filled(self, text: str) -> str:
+        return self.dialect[f"ddl {text}"].decode()

@@ -1,0 +1,201 @@
+"""A working connection for each operation, from whatever the saver was given.
+
+Connections that died in the pool are replaced before they are used. What goes wrong with a session while it is used
+comes out as `InterruptedSession`, which `retrying.repeated` answers with another attempt; other errors come out as they
+are. A server that keeps silent for too long counts as gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+)
+from typing import Any, NamedTuple, TypeAlias
+
+from psycopg import AsyncConnection, AsyncPipeline, Connection, Error, Pipeline
+from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
+
+from langgraph_checkpoint_dual.errors import BusyError, CheckpointerError, ClosedError
+from langgraph_checkpoint_dual.postgres.faults import interruption, interrupts, is_alive, refuses_transactions
+from langgraph_checkpoint_dual.postgres.pools import aprobe, probe
+from langgraph_checkpoint_dual.postgres.watch import watched
+from langgraph_checkpoint_dual.retrying import Attempts, InterruptedSession
+
+SyncConn: TypeAlias = "Connection[Any] | ConnectionPool[Any]"
+AsyncConn: TypeAlias = "AsyncConnection[Any] | AsyncConnectionPool[Any]"
+STATEMENT_MODE = (
+    "a pooler in statement mode lies between, which refuses transactions of several statements; "
+    "this operation needs its transaction or session mode, or a direct connection"
+)
+_BUSY = (
+    "no connection of the pool became free in time ({}); give the pool more connections (max_size) or a longer timeout"
+)
+
+
+class Limits(NamedTuple):
+    """How patient a saver is.
+
+    Args:
+        retry_for: for how many seconds to repeat an operation whose session failed; 0 never repeats.
+        response_timeout: after how many seconds without an answer a server counts as gone; `None` waits for ever.
+    """
+
+    retry_for: float = 30.0
+    response_timeout: float | None = 60.0
+
+
+class _Sessions:
+    """What blocking and asynchronous sessions have in common."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.single_statements = False
+        """Whether a pooler was met that refuses transactions of several statements."""
+
+    @contextmanager
+    def _judged(self, conn: Connection[Any] | AsyncConnection[Any], *, replaceable: bool) -> Iterator[None]:
+        """Tell failures of the session from other errors."""
+        try:
+            with watched(conn, self.limits.response_timeout):
+                yield
+        except Error as exc:
+            if refuses_transactions(exc):
+                if self.single_statements:
+                    raise CheckpointerError(STATEMENT_MODE) from exc
+                self.single_statements = True
+            elif not interrupts(exc, conn):
+                raise
+            raise interruption(exc, conn, replaceable=replaceable) from exc
+
+
+class BlockingSessions(_Sessions):
+    """Sessions on a connection, a pool, or what `source` opens when it is first needed."""
+
+    def __init__(self, source: SyncConn | Callable[[], SyncConn], pipe: Pipeline | None, limits: Limits) -> None:
+        super().__init__(limits)
+        self._source, self._pipe = source, pipe
+        self.conn: SyncConn | None = source if isinstance(source, (Connection, ConnectionPool)) else None
+        self.lock = threading.RLock()
+
+    @contextmanager
+    def session(self, attempts: Attempts) -> Iterator[Connection[Any]]:
+        """A connection for one operation; where it is not in autocommit mode, in a transaction that ends with it."""
+        source = self._open()
+        if isinstance(source, Connection):
+            with self.lock, self._judged(source, replaceable=False), _transaction_of(source):
+                yield source
+                if self._pipe is not None:
+                    self._pipe.sync()
+            return
+        pooled = self._take(source, attempts)
+        try:
+            with self._judged(pooled, replaceable=True), _transaction_of(pooled):
+                yield pooled
+        finally:
+            source.putconn(pooled)
+
+    def _open(self) -> SyncConn:
+        if self.conn is None:
+            with self.lock:
+                if self.conn is None and callable(self._source):
+                    self.conn = self._source()
+        assert self.conn is not None
+        return self.conn
+
+    def _take(self, pool: ConnectionPool[Connection[Any]], attempts: Attempts) -> Connection[Any]:
+        while True:
+            with _explained():
+                conn = self._wait(pool, attempts)
+            if is_alive(conn):
+                return conn
+            conn.close()
+            pool.putconn(conn)
+
+    def _wait(self, pool: ConnectionPool[Connection[Any]], attempts: Attempts) -> Connection[Any]:
+        patience = _patience(pool, attempts)
+        try:
+            return pool.getconn(patience)
+        except PoolTimeout:
+            if (cause := probe(pool)) is not None:
+                raise InterruptedSession(cause, again=attempts.left() > 0) from cause
+        return pool.getconn(max(0.0, pool.timeout - patience))
+
+
+class LoopSessions(_Sessions):
+    """Sessions on a connection or a pool of an event loop; a pool of the saver's own is opened when first needed."""
+
+    def __init__(self, conn: AsyncConn, pipe: AsyncPipeline | None, limits: Limits, *, opened: bool) -> None:
+        super().__init__(limits)
+        self.conn, self._pipe, self.opened = conn, pipe, opened
+        self._lock = asyncio.Lock()
+
+    @asynccontextmanager
+    async def session(self, attempts: Attempts) -> AsyncIterator[AsyncConnection[Any]]:
+        """As `BlockingSessions.session`."""
+        source = self.conn
+        if isinstance(source, AsyncConnection):
+            async with self._lock:
+                with self._judged(source, replaceable=False):
+                    async with _loop_transaction_of(source):
+                        yield source
+                        if self._pipe is not None:
+                            await self._pipe.sync()
+            return
+        if not self.opened:
+            self.opened = True
+            await source.open()
+        pooled = await self._take(source, attempts)
+        try:
+            with self._judged(pooled, replaceable=True):
+                async with _loop_transaction_of(pooled):
+                    yield pooled
+        finally:
+            await source.putconn(pooled)
+
+    async def _take(self, pool: AsyncConnectionPool[AsyncConnection[Any]], attempts: Attempts) -> AsyncConnection[Any]:
+        while True:
+            with _explained():
+                conn = await self._wait(pool, attempts)
+            if is_alive(conn):
+                return conn
+            conn.pgconn.finish()  # never waits, unlike close()
+            await pool.putconn(conn)
+
+    async def _wait(self, pool: AsyncConnectionPool[AsyncConnection[Any]], attempts: Attempts) -> AsyncConnection[Any]:
+        patience = _patience(pool, attempts)
+        try:
+            return await pool.getconn(patience)
+        except PoolTimeout:
+            if (cause := await aprobe(pool)) is not None:
+                raise InterruptedSession(cause, again=attempts.left() > 0) from cause
+        return await pool.getconn(max(0.0, pool.timeout - patience))
+
+
+def _patience(pool: ConnectionPool[Any] | AsyncConnectionPool[Any], attempts: Attempts) -> float:
+    """How long to wait for a connection before asking whether the server is there at all."""
+    return min(pool.timeout, max(0.1, attempts.left()))
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except (PoolTimeout, TooManyRequests) as exc:
+        raise BusyError(_BUSY.format(exc)) from exc
+    except PoolClosed as exc:
+        raise ClosedError(f"the pool that this saver uses is not open: {exc}") from exc
+
+
+def _transaction_of(conn: Connection[Any]) -> AbstractContextManager[Any]:
+    return nullcontext() if conn.autocommit else conn.transaction()
+
+
+def _loop_transaction_of(conn: AsyncConnection[Any]) -> AbstractAsyncContextManager[Any]:
+    return nullcontext() if conn.autocommit else conn.transaction()
