@@ -8,7 +8,9 @@ The contract:
    and changes no thread. Who arrives meanwhile waits; when the batch ends, the first who waits leads the next one,
    which is everything that has arrived by then.
 3. A caller on an event loop does not lead (`submit`): a thread of the executor does it for it.
-4. An exception from outside (Ctrl-C) while leading hits only the leader's own work; the rest stays in line.
+4. An exception from outside (Ctrl-C) hits only the work of the thread that it is raised in, wherever it is raised;
+   the rest stays in line. Every state that it can leave is one that `_leave` ends: what belongs together is stored in
+   one assignment, locks are taken by `with`, and all that ends a batch may be done twice.
 
 Leading by the first who waits is the idea of flat combining (Hendler, Incze, Shavit, Tzafrir 2010).
 """
@@ -18,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
@@ -32,7 +34,8 @@ class Job(Generic[W]):
     def __init__(self, work: W) -> None:
         self.work = work
         self.done = False
-        self.leads = False
+        self.batch: Iterable[Job[W]] = ()
+        self.heir: Job[W] | None = None
         self._result: Any = None
         self._error: BaseException | None = None
 
@@ -48,7 +51,7 @@ class Job(Generic[W]):
 
 
 class _ThreadJob(Job[W]):
-    """A job whose caller is a waiting thread."""
+    """A job whose caller is a waiting thread. It waits at most once, so it may be woken more often."""
 
     def __init__(self, work: W) -> None:
         super().__init__(work)
@@ -57,7 +60,8 @@ class _ThreadJob(Job[W]):
 
     def wake(self) -> None:
         """End the wait."""
-        self._gate.release()
+        with suppress(RuntimeError):  # it was woken already
+            self._gate.release()
 
     def wait(self) -> None:
         """Wait until the job is done or leads."""
@@ -69,11 +73,12 @@ class _LoopJob(Job[W]):
 
     def __init__(self, work: W) -> None:
         super().__init__(work)
+        self.claimed = False
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[None] = self.loop.create_future()
 
 
-def _wake(jobs: Sequence[Job[W]]) -> None:
+def _wake(jobs: Iterable[Job[W]]) -> None:
     """Let the callers of these jobs go on; those on an event loop with one call a loop."""
     futures: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
     for job in jobs:
@@ -104,7 +109,7 @@ class Combiner(Generic[W]):
         self._run_batch, self._executor = run_batch, executor
         self._mutex = threading.Lock()
         self._line: deque[Job[W]] = deque()
-        self._busy = False
+        self._leader: Job[W] | None = None
 
     def run(self, work: W) -> Any:
         """Run work in a batch, from a thread that may block."""
@@ -115,7 +120,7 @@ class Combiner(Generic[W]):
             if not job.done:
                 self._lead(job)
         except BaseException:
-            self._leave(job)
+            self._leave_surely(job)
             raise
         return job.result()
 
@@ -123,11 +128,14 @@ class Combiner(Generic[W]):
         """Run work in a batch, from an event loop. Cancelled work is done whole or not at all."""
         job = _LoopJob(work)
         if self._enter(job):
-            self._lend(job)
+            self._start(job)
         try:
             await job.future
-        except asyncio.CancelledError:
-            self._leave(job)
+        except BaseException:
+            with self._mutex:
+                # A thread of the executor is on its way to lead for the first in line: let it.
+                if job in self._line and job is not self._leader:
+                    self._line.remove(job)
             raise
         return job.result()
 
@@ -135,59 +143,83 @@ class Combiner(Generic[W]):
         """Get in line; whether the job leads."""
         with self._mutex:
             self._line.append(job)
-            if self._busy:
+            if self._leader is not None:
                 return False
-            self._busy = job.leads = True
+            self._leader = job
             return True
 
+    def _leave_surely(self, job: Job[W]) -> None:
+        try:
+            self._leave(job)
+        except BaseException:  # one more Ctrl-C
+            self._leave(job)
+            raise
+
     def _leave(self, job: Job[W]) -> None:
-        """Get out of line if the job is still in it; a leader that leaves hands over."""
+        """Give a job up, wherever it was; a leader hands over."""
+        job.done = True
         with self._mutex:
-            # A thread of the executor is on its way to lead for a loop's job: let it.
-            if job not in self._line or (job.leads and isinstance(job, _LoopJob)):
-                return
-            self._line.remove(job)
-        if job.leads:
-            self._hand_over()
+            if job in self._line:
+                self._line.remove(job)
+        self._start(self._end(job))
+        self._wake_batch(job)
 
     def _lead(self, own: Job[W]) -> None:
         """Run everything in line as one batch, then hand over."""
+        self._run_line(own)
+        self._start(self._end(own))
+        self._wake_batch(own)
+
+    def _run_line(self, own: Job[W]) -> None:
         with self._mutex:
-            batch = list(self._line)
-            self._line.clear()
-        try:
-            self._run_batch(batch)
-        except BaseException as exc:
-            own.settle(error=exc)
-            raise
-        finally:
-            with self._mutex:
-                self._line.extendleft(reversed([job for job in batch if not job.done]))
-            self._hand_over()
-            _wake([job for job in batch if job.done and job is not own])
+            own.batch, self._line = self._line, deque()
+        self._run_batch(list(own.batch))
 
-    def _carry(self, own: Job[W]) -> None:
-        """Lead for a job of an event loop."""
-        try:
-            self._lead(own)
-        except BaseException as exc:  # the job carries it to its caller
-            own.settle(error=exc)
-        _wake([own])
-
-    def _hand_over(self) -> None:
-        """Make the first in line the next leader."""
+    def _end(self, own: Job[W]) -> Job[W] | None:
+        """Make the first in line the next leader, before it what the batch has left over; the heir, if there is one."""
         with self._mutex:
-            if not self._line:
-                self._busy = False
-                return
-            heir = self._line[0]
-            heir.leads = True
-        if isinstance(heir, _ThreadJob):
-            heir.wake()
-        else:
-            self._lend(heir)
+            if self._leader is own:
+                line = deque(job for job in own.batch if not job.done)
+                line.extend(self._line)
+                heir = line[0] if line else None
+                self._line, self._leader, own.heir = line, heir, heir
+        return own.heir
 
-    def _lend(self, job: Job[W]) -> None:
-        if self._executor is None:
-            raise RuntimeError("this combiner has no executor for callers on event loops")
-        self._executor.submit(self._carry, job)
+    def _wake_batch(self, own: Job[W]) -> None:
+        _wake(job for job in own.batch if job.done and job is not own)
+        own.batch = ()  # it holds the job itself
+
+    def _start(self, leader: Job[W] | None) -> None:
+        """Let a leader lead."""
+        if isinstance(leader, _ThreadJob):
+            leader.wake()
+        elif isinstance(leader, _LoopJob):
+            if self._executor is None:
+                raise RuntimeError("this combiner has no executor for callers on event loops")
+            try:
+                self._executor.submit(self._carry, leader)
+            except RuntimeError:  # it was shut down: what is in line still ends
+                self._carry(leader)
+
+    def _carry(self, job: _LoopJob[W]) -> None:
+        """Lead for a job of an event loop, and then for those of event loops that come next."""
+        leader: Job[W] | None = job
+        while isinstance(leader, _LoopJob) and self._claim(leader):
+            own = leader
+            try:
+                self._run_line(own)
+            except BaseException as exc:  # the job carries it to its caller
+                own.settle(error=exc)
+            leader = self._end(own)
+            if isinstance(leader, _ThreadJob):
+                leader.wake()
+            self._wake_batch(own)
+            _wake([own])
+
+    def _claim(self, job: _LoopJob[W]) -> bool:
+        """Whether this thread is the one to lead for a job."""
+        with self._mutex:
+            if job is not self._leader or job.claimed:
+                return False
+            job.claimed = True
+            return True

@@ -7,13 +7,15 @@ everything, used by one operation at a time.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import sqlite3
 import threading
 import time
 import warnings
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+import weakref
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -37,6 +39,7 @@ DEFAULT_TIMEOUT = 30.0
 _READERS = 8
 _THREADS = 8
 _PATIENCE_MS = 5
+_FORK_PATIENCE = 5.0
 CLOSED = "this saver was closed; open a new one"
 
 
@@ -47,7 +50,17 @@ class SqliteTx:
         self._conn, self._queries, self._names = conn, queries, names
 
     async def fetch(self, query: str, /, **args: Any) -> list[Row]:
-        return self._cursor().execute(self._queries[query], args).fetchall()
+        try:
+            return self._cursor().execute(self._queries[query], args).fetchall()
+        except sqlite3.OperationalError as exc:
+            if "decode" not in str(exc):
+                raise
+        # Damaged text: its checksum says more than an error about UTF-8.
+        factory, self._conn.text_factory = self._conn.text_factory, _damaged_text
+        try:
+            return self._cursor().execute(self._queries[query], args).fetchall()
+        finally:
+            self._conn.text_factory = factory
 
     async def execute(self, query: str, /, **args: Any) -> None:
         if query.startswith("ddl "):
@@ -89,19 +102,79 @@ class _NotStored(Exception):
         self.outcome = outcome
 
 
+class Place:
+    """A place for one connection, used by who holds its lock: `with place.lock: place.take(); ...; place.rest()`.
+
+    An exception from outside (Ctrl-C) may come between any two steps, also while it is dealt with. The connection stays
+    in its place all the same, and what was left of a transaction is ended before the next use.
+
+    Args:
+        make: opens the connection when it is first needed.
+    """
+
+    def __init__(self, make: Callable[[], sqlite3.Connection]) -> None:
+        self.lock = threading.Lock()
+        self.conn: sqlite3.Connection | None = None
+        self._make = make
+        self._ours = False
+
+    def take(self) -> sqlite3.Connection:
+        """The connection, as it was before its last use."""
+        if self.conn is None:
+            self.conn = self._make()
+        else:
+            self.rest()
+        return self.conn
+
+    def begin(self, statement: str = "BEGIN") -> None:
+        """Begin a transaction that ends with the use at the latest."""
+        assert self.conn is not None
+        self._ours = True
+        self.conn.execute(statement)
+
+    def rest(self) -> None:
+        """End the use: what is still open of a transaction is rolled back."""
+        if self._ours and self.conn is not None:
+            _roll_back(self.conn)
+            self._ours = False
+
+    def close(self) -> None:
+        """Close the connection; it is opened again if it is needed."""
+        conn, self.conn = self.conn, None
+        if conn is not None:
+            conn.close()
+
+    def leave_to_parent(self) -> None:
+        """After a fork: never use the parent's connection, nor close it, which would drop the parent's locks."""
+        if self.conn is not None:
+            _INHERITED.append(self.conn)
+        self.lock, self.conn, self._ours = threading.Lock(), None, False
+
+
+_INHERITED: list[sqlite3.Connection] = []
+
+
 class Connections(Protocol):
     """Where an engine gets its connections from."""
 
-    def reading(self) -> Any:
-        """A context manager for a connection to read with."""
+    def reader(self) -> Place:
+        """The place of a connection to read with."""
         ...
 
-    def writing(self) -> Any:
-        """A context manager for the connection to write with; never used by two at once."""
+    def writer(self) -> Place:
+        """The place of the connection to write with."""
         ...
 
     def close(self) -> None:
-        """Close what was opened here."""
+        """Finish what is under way, and close what was opened here."""
+        ...
+
+    def before_fork(self) -> None:
+        """Let nothing be under way; what was opened here is closed, if it can be opened again."""
+        ...
+
+    def after_fork(self, *, in_child: bool) -> None:
+        """Go on."""
         ...
 
 
@@ -116,108 +189,121 @@ class FileConnections:
 
     def __init__(self, path: str, *, timeout: float, synchronous: str) -> None:
         self.path, self.timeout, self.synchronous = path, timeout, synchronous
-        self._idle: list[sqlite3.Connection] = []
-        self._lock, self._writing = threading.Lock(), threading.Lock()
-        self._slots = threading.BoundedSemaphore(_READERS)
-        self._writer: sqlite3.Connection | None = None
-        self._pid = os.getpid()
+        self._readers = [Place(self._open_reader) for _ in range(_READERS)]
+        self._writer = Place(self._open_writer)
+        self._held: list[Place] = []
         self._closed = False
         _make_private(path)
 
-    @contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
-        with self._slots:
-            conn = self._take() or self._open("PRAGMA query_only = ON")
-            try:
-                yield conn
-            finally:
-                self._give(conn)
+    def reader(self) -> Place:
+        for place in self._readers:
+            if not place.lock.locked():
+                return place
+        return random.choice(self._readers)
 
-    @contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
-        self._after_fork()
-        with self._writing:
-            if self._writer is None:
-                self._writer = self._open(
-                    "PRAGMA journal_mode = WAL",
-                    f"PRAGMA synchronous = {self.synchronous}",
-                    f"PRAGMA busy_timeout = {_PATIENCE_MS}",
-                )
-            yield self._writer
+    def writer(self) -> Place:
+        return self._writer
 
     def close(self) -> None:
-        """Wait for the writer and close it; connections that read now are closed when they are done."""
-        with self._writing, self._lock:
-            self._closed = True
-            open_now = [*self._idle, *filter(None, [self._writer])]
-            self._idle, self._writer = [], None
-        for conn in open_now:
-            conn.close()
+        self._closed = True
+        for place in self._places:
+            with place.lock:
+                place.close()
 
-    def _take(self) -> sqlite3.Connection | None:
-        self._after_fork()
-        with self._lock:
-            return self._idle.pop() if self._idle else None
+    def before_fork(self) -> None:
+        # A process that inherits open connections believes that it holds their locks, and so does harm.
+        deadline = time.monotonic() + _FORK_PATIENCE
+        for place in self._places:
+            if place.lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+                self._held.append(place)
+                place.close()
 
-    def _give(self, conn: sqlite3.Connection) -> None:
-        with self._lock:
-            if not self._closed:
-                self._idle.append(conn)
-                return
-        conn.close()
+    def after_fork(self, *, in_child: bool) -> None:
+        held, self._held = self._held, []
+        if in_child:
+            for place in self._places:
+                place.leave_to_parent()
+        else:
+            for place in held:
+                place.lock.release()
+
+    @property
+    def _places(self) -> list[Place]:
+        return [self._writer, *self._readers]
+
+    def _open_reader(self) -> sqlite3.Connection:
+        return self._open("PRAGMA query_only = ON")
+
+    def _open_writer(self) -> sqlite3.Connection:
+        return self._open(
+            "PRAGMA journal_mode = WAL",
+            f"PRAGMA synchronous = {self.synchronous}",
+            f"PRAGMA busy_timeout = {_PATIENCE_MS}",
+        )
 
     def _open(self, *pragmas: str) -> sqlite3.Connection:
         if self._closed:
             raise ClosedError(CLOSED)
+        path = _never_written(self.path) or self.path
         conn = sqlite3.connect(
-            self.path, timeout=self.timeout, isolation_level=None, check_same_thread=False, uri=self.path[:5] == "file:"
+            path, timeout=self.timeout, isolation_level=None, check_same_thread=False, uri=path[:5] == "file:"
         )
         for pragma in pragmas:
             conn.execute(pragma).fetchall()
         _prepare(conn)
         return conn
 
-    def _after_fork(self) -> None:
-        """Never use a connection of the parent process, nor close it: that would drop the parent's locks."""
-        if self._pid != os.getpid():
-            _INHERITED.extend([*self._idle, self._writer])
-            self._idle, self._writer, self._pid = [], None, os.getpid()
-            self._lock, self._writing = threading.Lock(), threading.Lock()
-            self._slots = threading.BoundedSemaphore(_READERS)
 
-
-_INHERITED: list[sqlite3.Connection | None] = []
-
-
-class OneConnection:
+class OneConnection(Place):
     """A single connection for everything: the user's own, or that of a database in memory."""
 
     def __init__(self, conn: sqlite3.Connection, *, owned: bool) -> None:
-        self.conn, self._owned = conn, owned
-        self._lock = threading.Lock()
-        self._prepared = self._closed = False
+        super().__init__(self._give)
+        self._given, self._owned = conn, owned
+        self._text_factory: Any = None
+        self._closed = self._forked = False
 
-    @contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            if self._closed:
-                raise ClosedError(CLOSED)
-            if not self._prepared:
-                _prepare(self.conn)
-                self._prepared = True
-            factory, self.conn.text_factory = self.conn.text_factory, str
-            try:
-                yield self.conn
-            finally:
-                self.conn.text_factory = factory
+    def reader(self) -> Place:
+        return self
 
-    writing = reading
+    writer = reader
+
+    def _give(self) -> sqlite3.Connection:
+        _prepare(self._given)
+        return self._given
+
+    def take(self) -> sqlite3.Connection:
+        if self._closed:
+            raise ClosedError(CLOSED)
+        if self._forked:
+            raise ClosedError(
+                "this saver's connection belongs to the process that fork() was called in; "
+                "open a connection and a saver in each process, or give the saver the path of a file"
+            )
+        conn = super().take()
+        self._text_factory, conn.text_factory = conn.text_factory, str
+        return conn
+
+    def rest(self) -> None:
+        super().rest()
+        if self._text_factory is not None:
+            self._given.text_factory = self._text_factory
+            self._text_factory = None
 
     def close(self) -> None:
-        with self._lock:
+        with self.lock:
             self._closed = True
             if self._owned:
-                self.conn.close()
+                self._given.close()
+
+    def before_fork(self) -> None:
+        pass
+
+    def after_fork(self, *, in_child: bool) -> None:
+        if in_child:
+            self._forked = True
+            _INHERITED.append(self._given)
+            self.lock = threading.Lock()
 
 
 class SqliteEngine:
@@ -234,24 +320,28 @@ class SqliteEngine:
         self._names = _names(prefix)
         self._queries = Queries(PACKAGE, self._names)
         self._migrations = migrations.migrations_of(PACKAGE)
-        self.executor: Executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="langgraph-checkpoint-dual")
-        self.combiner: Combiner[Work] = Combiner(self._run_batch, self.executor)
         self._ready = False
         self._closed = False
+        self._line_up()
+        _ENGINES.add(self)
+
+    def _line_up(self) -> None:
+        self.executor: Executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="langgraph-checkpoint-dual")
+        self.combiner: Combiner[Work] = Combiner(self._run_batch, self.executor)
 
     # --- the blocking Database ---
 
     async def read(self, look: Callable[[Tx], Awaitable[T]]) -> T:
         self.setup()
-        with self.connections.reading() as conn:
-            tx = self._tx(conn)
-            if conn.in_transaction:
-                return await look(tx)
-            conn.execute("BEGIN")
+        place = self.connections.reader()
+        with place.lock:
             try:
-                return await look(tx)
+                conn = place.take()
+                if not conn.in_transaction:
+                    place.begin()
+                return await look(self._tx(conn))
             finally:
-                _roll_back(conn)
+                place.rest()
 
     async def change(self, edit: Callable[[Tx], Awaitable[T]]) -> T:
         self.setup()
@@ -295,18 +385,23 @@ class SqliteEngine:
     @contextmanager
     def alone(self, *, commit: bool) -> Iterator[sqlite3.Connection]:
         """The connection that writes, in a transaction, while nobody else writes."""
-        with self.connections.writing() as conn:
-            if not conn.in_transaction:
-                self._begin_immediate(conn)
+        place = self.connections.writer()
+        with place.lock:
             try:
-                yield conn
-            except BaseException:
-                _roll_back(conn)
-                raise
-            if commit:
-                _commit(conn)
-            else:
-                _roll_back(conn)
+                conn = place.take()
+                if not conn.in_transaction:
+                    self._begin_immediate(place)
+                try:
+                    yield conn
+                except BaseException:
+                    _roll_back(conn)
+                    raise
+                if commit:
+                    _commit(conn)
+                else:
+                    _roll_back(conn)
+            finally:
+                place.rest()
 
     def close(self) -> None:
         """Finish what is under way, then close what was opened here. Later operations raise `ClosedError`."""
@@ -314,6 +409,16 @@ class SqliteEngine:
             self._closed = True
             self.executor.shutdown()
             self.connections.close()
+
+    def before_fork(self) -> None:
+        """Let nothing be under way in the database."""
+        self.connections.before_fork()
+
+    def after_fork(self, *, in_child: bool) -> None:
+        """Go on; a child has none of the threads, and what waited in line was the parent's."""
+        if in_child:
+            self._line_up()
+        self.connections.after_fork(in_child=in_child)
 
     def __del__(self) -> None:
         if not getattr(self, "_closed", True) and isinstance(self.connections, FileConnections):
@@ -326,44 +431,55 @@ class SqliteEngine:
         return SqliteTx(conn, self._queries, self._names)
 
     def _pending(self) -> bool:
-        with self.connections.reading() as conn:
-            applied = finish(migrations.applied_numbers(self._tx(conn)))
+        place = self.connections.reader()
+        with place.lock:
+            try:
+                applied = finish(migrations.applied_numbers(self._tx(place.take())))
+            finally:
+                place.rest()
         return bool(migrations.pending(self._migrations, applied))
 
     def _run_batch(self, jobs: Sequence[Job[Work]]) -> None:
-        """Run all jobs in one transaction, each in a savepoint, and settle them after the commit."""
-        with self.connections.writing() as conn:
-            begun = self._begin(conn, jobs)
-            if not begun:
-                return
-            ended: list[tuple[Job[Work], Any, BaseException | None]] = []
+        place = self.connections.writer()
+        with place.lock:
             try:
-                for job in jobs:
-                    ended.append((job, *self._run_job(conn, job)))
-                _commit(conn)
-            except BaseException as exc:
-                _roll_back(conn)
-                if not isinstance(exc, Exception):
-                    raise
-                ended = [(job, None, exc) for job in jobs]
-            for job, result, error in ended:
-                job.settle(result, error)
+                place.take()
+                self._run_together(place, jobs)
+            finally:
+                place.rest()
 
-    def _begin(self, conn: sqlite3.Connection, jobs: Sequence[Job[Work]]) -> bool:
+    def _run_together(self, place: Place, jobs: Sequence[Job[Work]]) -> None:
+        """Run all jobs in one transaction, each in a savepoint, and settle them after the commit."""
+        conn = place.conn
+        assert conn is not None
+        ended: list[tuple[Job[Work], Any, BaseException | None]] = []
+        committing = False
         try:
             if not conn.in_transaction:
-                self._begin_immediate(conn)
-        except Exception as exc:
+                self._begin_immediate(place)
             for job in jobs:
-                job.settle(error=exc)
-            return False
-        return True
+                ended.append((job, *self._run_job(conn, job)))
+            committing = True
+            _commit(conn)
+            _settle(ended)
+        except Exception as exc:
+            begun = bool(ended) or conn.in_transaction
+            _roll_back(conn)
+            if begun and len(jobs) > 1:  # such as a full disk: what fits alone is stored
+                for job in jobs:
+                    self._run_together(place, [job])
+            else:
+                _settle([(job, None, exc) for job in jobs])
+        except BaseException:
+            if committing and not conn.in_transaction:  # interrupted after the commit
+                _settle(ended)
+            raise
 
-    def _begin_immediate(self, conn: sqlite3.Connection) -> None:
+    def _begin_immediate(self, place: Place) -> None:
         deadline = time.monotonic() + self.timeout
         while True:
             try:
-                conn.execute("BEGIN IMMEDIATE")
+                place.begin("BEGIN IMMEDIATE")
                 return
             except sqlite3.OperationalError as exc:
                 if not _is_busy(exc):
@@ -380,13 +496,39 @@ class SqliteEngine:
         try:
             result: Any = finish(_coroutine(job.work(self._tx(conn))))
         except Exception as exc:
-            if not conn.in_transaction:  # some errors, such as a full disk, end the whole transaction
+            if not conn.in_transaction or _is_full(exc):  # it may have ended the whole transaction
                 raise
             conn.execute("ROLLBACK TO job")
             conn.execute("RELEASE job")
             return None, exc
         conn.execute("RELEASE job")
         return result, None
+
+
+def _settle(ended: Iterable[tuple[Job[Work], Any, BaseException | None]]) -> None:
+    for job, result, error in ended:
+        job.settle(result, error)
+
+
+_ENGINES: weakref.WeakSet[SqliteEngine] = weakref.WeakSet()
+
+
+def _before_fork() -> None:
+    for engine in list(_ENGINES):
+        engine.before_fork()
+
+
+def _after_fork(*, in_child: bool) -> None:
+    for engine in list(_ENGINES):
+        engine.after_fork(in_child=in_child)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=partial(_after_fork, in_child=False),
+        after_in_child=partial(_after_fork, in_child=True),
+    )
 
 
 class LoopFace(HoppingFace):
@@ -404,6 +546,16 @@ class LoopFace(HoppingFace):
 
     async def append(self, addition: Put | PutWrites) -> Outcome:
         return await stored(self.change, addition)
+
+    async def _hop(self, work: Callable[[], T]) -> T:
+        self._sqlite.check_open()
+        loop = asyncio.get_running_loop()
+        try:
+            hop = loop.run_in_executor(self._sqlite.executor, work)
+        except RuntimeError:  # it was closed just now
+            self._sqlite.check_open()
+            raise
+        return await hop
 
 
 async def stored(change: Callable[[Work], Awaitable[Any]], addition: Put | PutWrites) -> Outcome:
@@ -426,6 +578,10 @@ async def _coroutine(work: Awaitable[T]) -> T:
     return await work
 
 
+def _damaged_text(data: bytes) -> str:
+    return data.decode("utf-8", "backslashreplace")
+
+
 def _names(prefix: str) -> dict[str, str]:
     tables = ("checkpoints", "items", "writes", "migrations", "checkpoints_latest", "checkpoints_run")
     quoted = {table: '"' + f"{prefix}{table}".replace('"', '""') + '"' for table in tables}
@@ -442,6 +598,17 @@ def _make_private(path: str) -> None:
         return
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+
+
+def _never_written(path: str) -> str | None:
+    """How to open a file that can only be read, in a folder in which no log can be made for it; `None` for others."""
+    if path.startswith("file:") or os.access(Path(path).parent, os.W_OK) or Path(f"{path}-wal").exists():
+        return None
+    return f"{Path(path).absolute().as_uri()}?immutable=1" if Path(path).exists() else None
+
+
+def _is_full(exc: Exception) -> bool:
+    return isinstance(exc, sqlite3.OperationalError) and ("full" in str(exc) or "I/O" in str(exc))
 
 
 def _is_busy(exc: sqlite3.OperationalError) -> bool:
