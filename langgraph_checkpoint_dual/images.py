@@ -134,3 +134,44 @@ def revive(image: bytes) -> Any:
     if image[0] != _MESSAGE:
         return _unpack(image)
     return SHAPES[image[1]].build(_unpack(memoryview(image)[2:]))
+
+
+class Copies:
+    """Many copies of the value of one image: they share what cannot change, above all its texts.
+
+    Args:
+        image: an image of a faithful value.
+    """
+
+    __slots__ = ("_dicts", "_fields", "_lists", "_nested", "_shape")
+
+    def __init__(self, image: bytes) -> None:
+        self._shape = SHAPES[image[1]] if is_message(image) else None
+        self._fields: Any = _unpack(memoryview(image)[2:] if self._shape else image)
+        if self._shape is None:
+            return
+        mutable = [(key, value) for key, value in self._fields.items() if type(value) in (dict, list)]
+        self._dicts = [key for key, value in mutable if value == {}]
+        self._lists = [key for key, value in mutable if value == []]
+        self._nested = [key for key, value in mutable if value]
+
+    def one(self) -> Any:
+        """A copy that shares nothing mutable with any other."""
+        if self._shape is None:
+            return _copied(self._fields)
+        fields = self._fields.copy()
+        for key in self._dicts:
+            fields[key] = {}
+        for key in self._lists:
+            fields[key] = []
+        for key in self._nested:
+            fields[key] = _copied(fields[key])
+        return self._shape.build(fields)
+
+
+def _copied(value: Any) -> Any:
+    if type(value) is dict:
+        return {key: _copied(item) for key, item in value.items()} if value else {}
+    if type(value) is list:
+        return [_copied(item) for item in value]
+    return value

@@ -27,7 +27,7 @@ from langgraph_checkpoint_dual.core.items import (
 from langgraph_checkpoint_dual.core.text import escape
 from langgraph_checkpoint_dual.core.tx import Tx
 from langgraph_checkpoint_dual.errors import DecodeError
-from langgraph_checkpoint_dual.images import image, is_message, load
+from langgraph_checkpoint_dual.images import Copies, image, is_message, load
 
 ShelfKey: TypeAlias = tuple[str, str, str]
 
@@ -66,6 +66,7 @@ class _Shelf:
         self._start = values.place("item", channel)
         self._marks: dict[int, Mark] = {}
         self._raws: dict[bytes, bytes] = {}
+        self._copies: dict[int, Copies] = {}
 
     @property
     def weight(self) -> int:
@@ -94,6 +95,11 @@ class _Shelf:
             if mark is None:
                 part, mark = self._open(seq, decode)
                 known[seq] = mark
+            elif is_image(mark) and mark not in self._raws:
+                copies = self._copies.get(seq)
+                if copies is None:
+                    copies = self._copies[seq] = Copies(mark)
+                part = copies.one()
             else:
                 part = part_of(mark, self._raws, decode)
             parts.append(part)
