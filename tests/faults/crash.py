@@ -1,0 +1,59 @@
+"""Writers are killed with SIGKILL at random moments; the next process must find all that was acknowledged, and go on."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from typing import Any
+
+from tests.faults.common import Report
+from tests.faults.history import has_writes, is_whole
+from tests.support import tables
+from tests.support.checkpoints import config
+from tests.support.savers import OURS, Kind, opened
+
+
+async def crash_rounds(kind: Kind, database: str, rounds: int, package: str = OURS) -> Report:
+    """Kill a writer, and check the database, this often."""
+    report = Report()
+    for number in range(rounds):
+        acknowledged = run_and_kill(kind, database, f"round-{number}", package)
+        await check(kind, database, acknowledged, report, package)
+        report.rounds += 1
+        report.acknowledged += len(acknowledged)
+    return report
+
+
+def run_and_kill(kind: Kind, database: str, name: str, package: str) -> list[tuple[str, int, str]]:
+    """What a writer acknowledged (thread, number, checkpoint) before it was killed."""
+    command = [sys.executable, "-m", "tests.faults.crash_worker", package, kind.name, database, name]
+    lines: list[str] = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as worker:
+        assert worker.stdout is not None and worker.stderr is not None
+        for _ in range(random.randint(1, 60)):
+            lines.append(worker.stdout.readline())
+        worker.kill()
+        lines += worker.stdout.readlines()
+        said = worker.stderr.read()
+    found = [line.split() for line in lines if line.endswith("\n")]
+    assert found, said
+    return [(thread, int(number), checkpoint_id) for thread, number, checkpoint_id in found]
+
+
+async def check(
+    kind: Kind, database: str, acknowledged: list[tuple[str, int, str]], report: Report, package: str = OURS
+) -> None:
+    """Every acknowledged step is there with its writes, and whatever else is there is whole."""
+    if kind.backend == "sqlite" and tables.rows(database, "PRAGMA integrity_check") != [("ok",)]:
+        report.torn += 1
+    async with opened(kind.load(package), database) as saver:
+        stored: dict[str, Any] = {}
+        for thread_id in {thread for thread, _, _ in acknowledged}:
+            async for found in saver.alist(config(thread_id)):
+                stored[found.config["configurable"]["checkpoint_id"]] = found
+        report.torn += sum(not is_whole(found) for found in stored.values())
+        for _, number, checkpoint_id in acknowledged:
+            found = stored.get(checkpoint_id)
+            if found is None or found.checkpoint["channel_values"]["number"] != number or not has_writes(found):
+                report.lost += 1
