@@ -370,7 +370,9 @@ async def values_of(saver: Any, where: Any) -> Any:
     return found and found.checkpoint["channel_values"]
 
 
-@pytest.mark.parametrize("chain", [(1, True, 1.0, 1), (0.0, -0.0, 0, False), ("1", b"1", 1), (None, [], {}, "")])
+@pytest.mark.parametrize(
+    "chain", [(1, True, 1.0, 1), (0.0, -0.0, 0, False), ("1", b"1", bytearray(b"1"), b"1", 1), (None, [], {}, "")]
+)
 async def test_a_value_that_only_changes_its_type_is_stored_anew(saver: Any, chain: tuple[Any, ...]) -> None:
     inner: dict[str, Any] = {"deep": [{"er": None}], "words": "x" * 300}
     where = config()
@@ -475,7 +477,7 @@ async def test_two_savers_that_take_turns_keep_one_range(kind: Kind, database: s
 @pytest.mark.parametrize(
     ("edit", "new"),
     [
-        (lambda values: values[:20] + [words("new")] + values[21:], 1),
+        (lambda values: [*values[:20], words("new"), *values[21:]], 1),
         (lambda values: values[:20] + values[21:], 0),
         (lambda values: values[10:], 0),
         (lambda values: values[::-1], 0),
@@ -666,6 +668,30 @@ async def test_never_stale_after_item_numbers_were_used_again(pair: Any) -> None
     assert (await values_of(reader, kept))["messages"][-1] == words("kept")
     assert (await values_of(reader, config()))["messages"][-1] == words("kept")
     assert await values_of(reader, gone) is None
+
+
+async def test_never_stale_after_a_checkpoint_was_made_anew_on_used_numbers(pair: Any) -> None:
+    reader, writer = pair
+    root = await put(writer, config(), {"messages": chat(20)})
+    made = checkpoint({"messages": [*chat(20), words("gone")]})
+    where = await writer.aput(root, made, metadata(run_id="gone"), made["channel_versions"])
+    assert (await values_of(reader, where))["messages"][-1] == words("gone")
+    await writer.adelete_for_runs(["gone"])
+    await values_of(writer, root)
+    made["channel_values"] = {"messages": [*chat(20), words("anew")]}
+    await writer.aput(root, made, metadata(), made["channel_versions"])
+    assert (await values_of(reader, where))["messages"][-1] == words("anew")
+
+
+async def test_what_was_removed_since_it_was_read_is_stored_again(pair: Any) -> None:
+    reader, writer = pair
+    first = await put(writer, config(), {"messages": chat(20)})
+    await put(writer, first, {"messages": chat(22)[5:]})
+    await values_of(reader, first)
+    await writer.aprune(["thread"])
+    late = await put(reader, first, {"messages": chat(21)})
+    for saver in pair:
+        assert (await values_of(saver, late))["messages"] == chat(21)
 
 
 def passing_through(saver: SqliteSaver, threads: int) -> None:
