@@ -43,17 +43,17 @@ _SHARED_BYTES = 256 * 1024
 class BlockingTx:
     """The core's transaction on a blocking connection. Its methods never suspend."""
 
-    def __init__(self, conn: Connection[Any], dialect: Dialect) -> None:
-        self.conn, self._dialect = conn, dialect
+    def __init__(self, conn: Connection[Any], dialect: Dialect, prepare: bool | None = None) -> None:
+        self.conn, self._dialect, self._prepare = conn, dialect, prepare
 
     async def fetch(self, query: str, /, **args: Any) -> list[Row]:
         with self.conn.cursor(binary=True, row_factory=tuple_row) as cursor:
-            cursor.execute(self._dialect[query], args)
+            cursor.execute(self._dialect[query], args, prepare=self._prepare)
             return cursor.fetchall()
 
     async def execute(self, query: str, /, **args: Any) -> None:
         with self.conn.cursor() as cursor:
-            cursor.execute(self._dialect[query], args or None)
+            cursor.execute(self._dialect[query], args or None, prepare=self._prepare)
 
     async def alone(self, statement: Statement) -> list[Row]:
         """Run a statement as a transaction of its own, or as a savepoint of the caller's."""
@@ -64,24 +64,24 @@ class BlockingTx:
 
     async def _store(self, statement: Statement) -> list[Row]:
         with self.conn.cursor(binary=True, row_factory=tuple_row) as cursor:
-            cursor.execute(self._dialect[statement.query], statement.args)
+            cursor.execute(self._dialect[statement.query], statement.args, prepare=self._prepare)
             return cursor.fetchall() if cursor.description else []
 
 
 class LoopTx:
     """The core's transaction on an asynchronous connection."""
 
-    def __init__(self, conn: AsyncConnection[Any], dialect: Dialect) -> None:
-        self.conn, self._dialect = conn, dialect
+    def __init__(self, conn: AsyncConnection[Any], dialect: Dialect, prepare: bool | None = None) -> None:
+        self.conn, self._dialect, self._prepare = conn, dialect, prepare
 
     async def fetch(self, query: str, /, **args: Any) -> list[Row]:
         async with self.conn.cursor(binary=True, row_factory=tuple_row) as cursor:
-            await cursor.execute(self._dialect[query], args)
+            await cursor.execute(self._dialect[query], args, prepare=self._prepare)
             return await cursor.fetchall()
 
     async def execute(self, query: str, /, **args: Any) -> None:
         async with self.conn.cursor() as cursor:
-            await cursor.execute(self._dialect[query], args or None)
+            await cursor.execute(self._dialect[query], args or None, prepare=self._prepare)
 
     async def alone(self, statement: Statement) -> list[Row]:
         """Run a statement as a transaction of its own, or as a savepoint of the caller's."""
@@ -92,7 +92,7 @@ class LoopTx:
 
     async def _store(self, statement: Statement) -> list[Row]:
         async with self.conn.cursor(binary=True, row_factory=tuple_row) as cursor:
-            await cursor.execute(self._dialect[statement.query], statement.args)
+            await cursor.execute(self._dialect[statement.query], statement.args, prepare=self._prepare)
             return await cursor.fetchall() if cursor.description else []
 
 
@@ -260,7 +260,7 @@ class BlockingEngine:
 
         async def once(attempts: Attempts) -> T:
             with self._sessions.session(attempts) as conn:
-                return await work(BlockingTx(conn, self._dialect))
+                return await work(BlockingTx(conn, self._dialect, self._sessions.prepare))
 
         return await repeated(once, self._sessions.limits.retry_for, block)
 
@@ -374,7 +374,7 @@ class LoopEngine:
 
         async def once(attempts: Attempts) -> T:
             async with self._sessions.session(attempts) as conn:
-                return await work(LoopTx(conn, self._dialect))
+                return await work(LoopTx(conn, self._dialect, self._sessions.prepare))
 
         return await repeated(once, self._sessions.limits.retry_for, asyncio.sleep)
 

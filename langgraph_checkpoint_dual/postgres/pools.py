@@ -7,6 +7,7 @@ from typing import Any
 
 from psycopg import AsyncConnection, Connection, Error
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.rows import tuple_row
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 _CONNECT = {"autocommit": True, "prepare_threshold": None}
@@ -19,6 +20,7 @@ _NETWORK = {
 }
 """A peer that is gone without a word is noticed within 30 s, unless the connection string says otherwise."""
 _PREPARE_AFTER = 2
+_WHO = b"SELECT pg_backend_pid()"
 _RECONNECT_SECONDS = 2.0
 _PROBE_SECONDS = 3
 
@@ -84,19 +86,28 @@ _OF_THE_CALLER = {"autocommit", "row_factory", "cursor_factory", "prepare_thresh
 
 
 def _prepare_if_direct(conn: Connection[Any]) -> None:
-    [(pid,)] = conn.execute(b"SELECT pg_backend_pid()")
-    _decide(conn, pid)
+    if conn.prepare_threshold is None and is_direct(conn):
+        conn.prepare_threshold = _PREPARE_AFTER
 
 
 async def _aprepare_if_direct(conn: AsyncConnection[Any]) -> None:
-    [pid] = await (await conn.execute(b"SELECT pg_backend_pid()")).fetchone()  # type: ignore[misc]
-    _decide(conn, pid)
-
-
-def _decide(conn: Connection[Any] | AsyncConnection[Any], pid: int) -> None:
-    # A pooler tells another process number than the server: behind one, prepared statements are not ours alone.
-    if conn.prepare_threshold is None and conn.info.backend_pid == pid:
+    if conn.prepare_threshold is None and await ais_direct(conn):
         conn.prepare_threshold = _PREPARE_AFTER
+
+
+def is_direct(conn: Connection[Any]) -> bool:
+    """Whether no pooler lies between: one tells another process number than the server itself.
+
+    Behind one, the names of prepared statements are not ours alone: a name may mean a statement of somebody else.
+    """
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        return cursor.execute(_WHO, prepare=False).fetchone() == (conn.info.backend_pid,)
+
+
+async def ais_direct(conn: AsyncConnection[Any]) -> bool:
+    """As `is_direct`."""
+    async with conn.cursor(row_factory=tuple_row) as cursor:
+        return await (await cursor.execute(_WHO, prepare=False)).fetchone() == (conn.info.backend_pid,)
 
 
 def _go_on(pool: ConnectionPool[Any]) -> None:

@@ -8,6 +8,7 @@ are. A server that keeps silent for too long counts as gone.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import (
@@ -16,24 +17,28 @@ from contextlib import (
     asynccontextmanager,
     contextmanager,
     nullcontext,
+    suppress,
 )
 from typing import Any, NamedTuple, TypeAlias
+from weakref import WeakSet
 
 from psycopg import AsyncConnection, AsyncPipeline, Connection, Error, Pipeline
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
 from langgraph_checkpoint_dual.errors import BusyError, CheckpointerError, ClosedError
 from langgraph_checkpoint_dual.postgres.faults import interruption, interrupts, is_alive, refuses_transactions
-from langgraph_checkpoint_dual.postgres.pools import aprobe, probe
-from langgraph_checkpoint_dual.postgres.watch import watched
+from langgraph_checkpoint_dual.postgres.pools import ais_direct, aprobe, is_direct, probe
+from langgraph_checkpoint_dual.postgres.watch import NoAnswer, watched
 from langgraph_checkpoint_dual.retrying import Attempts, InterruptedSession
 
 SyncConn: TypeAlias = "Connection[Any] | ConnectionPool[Any]"
 AsyncConn: TypeAlias = "AsyncConnection[Any] | AsyncConnectionPool[Any]"
+_log = logging.getLogger("langgraph_checkpoint_dual")
 STATEMENT_MODE = (
     "a pooler in statement mode lies between, which refuses transactions of several statements; "
     "this operation needs its transaction or session mode, or a direct connection"
 )
+_PING_SECONDS = 1.0
 _BUSY = (
     "no connection of the pool became free in time ({}); give the pool more connections (max_size) or a longer timeout"
 )
@@ -58,6 +63,28 @@ class _Sessions:
         self.limits = limits
         self.single_statements = False
         """Whether a pooler was met that refuses transactions of several statements."""
+        self.prepare: bool | None = None
+        """`False` once a pooler was met: prepare nothing, whatever the connection is set to."""
+        self._asked = False
+        self._proven: WeakSet[Any] | None = None
+        """Once a server kept silent: the connections that have answered since. All others may be as dead."""
+
+    def _suspects(self, conn: Connection[Any] | AsyncConnection[Any]) -> bool:
+        return self._proven is not None and conn not in self._proven
+
+    def _trust(self, conn: Connection[Any] | AsyncConnection[Any]) -> None:
+        if self._proven is not None:
+            self._proven.add(conn)
+
+    def _asks(self, conn: Connection[Any] | AsyncConnection[Any]) -> bool:
+        """Whether it has yet to be found out if a pooler lies between."""
+        return not self._asked and conn.prepare_threshold is not None
+
+    def _note(self, is_direct: bool) -> None:
+        self._asked = True
+        if not is_direct:
+            self.prepare = False
+            _log.info("a pooler lies between: prepared statements are not used")
 
     @contextmanager
     def _judged(self, conn: Connection[Any] | AsyncConnection[Any], *, replaceable: bool) -> Iterator[None]:
@@ -66,6 +93,8 @@ class _Sessions:
             with watched(conn, self.limits.response_timeout):
                 yield
         except Error as exc:
+            if isinstance(exc, NoAnswer):
+                self._proven = WeakSet()
             if refuses_transactions(exc):
                 if self.single_statements:
                     raise CheckpointerError(STATEMENT_MODE) from exc
@@ -90,6 +119,7 @@ class BlockingSessions(_Sessions):
         source = self._open()
         if isinstance(source, Connection):
             with self.lock, self._judged(source, replaceable=False), _transaction_of(source):
+                self._look(source)
                 yield source
                 if self._pipe is not None:
                     self._pipe.sync()
@@ -97,9 +127,14 @@ class BlockingSessions(_Sessions):
         pooled = self._take(source, attempts)
         try:
             with self._judged(pooled, replaceable=True), _transaction_of(pooled):
+                self._look(pooled)
                 yield pooled
         finally:
             source.putconn(pooled)
+
+    def _look(self, conn: Connection[Any]) -> None:
+        if self._asks(conn):
+            self._note(is_direct(conn))
 
     def _open(self) -> SyncConn:
         if self.conn is None:
@@ -113,10 +148,17 @@ class BlockingSessions(_Sessions):
         while True:
             with _explained():
                 conn = self._wait(pool, attempts)
-            if is_alive(conn):
+            if is_alive(conn) and (not self._suspects(conn) or self._answers(conn)):
                 return conn
             conn.close()
             pool.putconn(conn)
+
+    def _answers(self, conn: Connection[Any]) -> bool:
+        with suppress(Error), watched(conn, _PING_SECONDS):
+            is_direct(conn)
+            self._trust(conn)
+            return True
+        return False
 
     def _wait(self, pool: ConnectionPool[Connection[Any]], attempts: Attempts) -> Connection[Any]:
         patience = _patience(pool, attempts)
@@ -144,6 +186,7 @@ class LoopSessions(_Sessions):
             async with self._lock:
                 with self._judged(source, replaceable=False):
                     async with _loop_transaction_of(source):
+                        await self._look(source)
                         yield source
                         if self._pipe is not None:
                             await self._pipe.sync()
@@ -155,18 +198,30 @@ class LoopSessions(_Sessions):
         try:
             with self._judged(pooled, replaceable=True):
                 async with _loop_transaction_of(pooled):
+                    await self._look(pooled)
                     yield pooled
         finally:
             await source.putconn(pooled)
+
+    async def _look(self, conn: AsyncConnection[Any]) -> None:
+        if self._asks(conn):
+            self._note(await ais_direct(conn))
 
     async def _take(self, pool: AsyncConnectionPool[AsyncConnection[Any]], attempts: Attempts) -> AsyncConnection[Any]:
         while True:
             with _explained():
                 conn = await self._wait(pool, attempts)
-            if is_alive(conn):
+            if is_alive(conn) and (not self._suspects(conn) or await self._answers(conn)):
                 return conn
             conn.pgconn.finish()  # never waits, unlike close()
             await pool.putconn(conn)
+
+    async def _answers(self, conn: AsyncConnection[Any]) -> bool:
+        with suppress(Error), watched(conn, _PING_SECONDS):
+            await ais_direct(conn)
+            self._trust(conn)
+            return True
+        return False
 
     async def _wait(self, pool: AsyncConnectionPool[AsyncConnection[Any]], attempts: Attempts) -> AsyncConnection[Any]:
         patience = _patience(pool, attempts)

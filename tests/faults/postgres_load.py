@@ -16,6 +16,8 @@ from langgraph_checkpoint_dual.postgres.aio import AsyncPostgresSaver
 from tests.support.checkpoints import config, put
 from tests.support.savers import BlockingFace
 
+_KWARGS = {"autocommit": True, "prepare_threshold": 0}
+"""What the official savers open their connections with."""
 PATIENCE = 60
 """Seconds after which a load that makes no progress fails its test."""
 
@@ -40,11 +42,9 @@ class Way:
             with PostgresSaver(uri, **options) as saver:
                 yield BlockingFace(saver)
         else:
-            with ConnectionPool(
-                uri, kwargs={"autocommit": True, "prepare_threshold": 0}, max_size=4, open=True
-            ) as pool:
-                with PostgresSaver(pool, **options) as saver:
-                    yield BlockingFace(saver)
+            pool = ConnectionPool(uri, kwargs=_KWARGS, min_size=2, max_size=4, open=True)
+            with pool, PostgresSaver(pool, **options) as saver:
+                yield BlockingFace(saver)
 
     @asynccontextmanager
     async def _async(self, uri: str, options: Any) -> AsyncIterator[Any]:
@@ -52,10 +52,9 @@ class Way:
             async with AsyncPostgresSaver(uri, **options) as saver:
                 yield saver
             return
-        kwargs = {"autocommit": True, "prepare_threshold": 0}
-        async with AsyncConnectionPool(uri, kwargs=kwargs, max_size=4, open=False) as pool:
-            async with AsyncPostgresSaver(pool, **options) as saver:
-                yield saver
+        pool = AsyncConnectionPool(uri, kwargs=_KWARGS, min_size=2, max_size=4, open=False)
+        async with pool, AsyncPostgresSaver(pool, **options) as saver:
+            yield saver
 
 
 WAYS = [Way(face, given) for face in ("blocking", "async") for given in ("string", "pool")]
