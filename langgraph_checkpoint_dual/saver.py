@@ -6,7 +6,7 @@ whether the schema is ready) sits in objects that clones share: `with_allowlist`
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -27,6 +27,7 @@ from langgraph_checkpoint_dual.core import history, threads
 from langgraph_checkpoint_dual.core.store import Listing, Store
 from langgraph_checkpoint_dual.core.tx import Database, finish
 from langgraph_checkpoint_dual.core.versions import next_version
+from langgraph_checkpoint_dual.errors import DecodeError
 from langgraph_checkpoint_dual.serde import Serializer
 
 
@@ -69,6 +70,7 @@ class Saver(BaseCheckpointSaver[str]):
         filter: dict[str, Any] | None = None,
         before: RunnableConfig | None = None,
         limit: int | None = None,
+        on_damaged: Callable[[DecodeError], object] | None = None,
     ) -> Iterator[CheckpointTuple]:
         """Checkpoints, latest first, read in pages: memory stays constant, and nothing is held between them.
 
@@ -76,9 +78,13 @@ class Saver(BaseCheckpointSaver[str]):
             config: the thread, and if given the namespace and the checkpoint; `None` lists all threads.
             filter: what the metadata must contain (as jsonb's `@>`); `None` also matches a missing key.
             before: list only checkpoints whose id is lower than this config's checkpoint_id.
-            limit: how many at most.
+            limit: how many at most, counting damaged ones.
+            on_damaged: called with the error of each checkpoint that cannot be read, which is then left out.
+
+        Raises:
+            DecodeError: for a checkpoint that cannot be read, after all before it, if `on_damaged` is not given.
         """
-        return self._list(self._store.listing(config, filter, before, limit))
+        return self._list(self._store.listing(config, filter, before, limit, on_damaged))
 
     def _list(self, listing: Listing) -> Iterator[CheckpointTuple]:
         while page := finish(listing.page(self._blocking)):
@@ -93,9 +99,10 @@ class Saver(BaseCheckpointSaver[str]):
         filter: dict[str, Any] | None = None,
         before: RunnableConfig | None = None,
         limit: int | None = None,
+        on_damaged: Callable[[DecodeError], object] | None = None,
     ) -> AsyncIterator[CheckpointTuple]:
         """As `list`."""
-        return self._alist(self._store.listing(config, filter, before, limit))
+        return self._alist(self._store.listing(config, filter, before, limit, on_damaged))
 
     async def _alist(self, listing: Listing) -> AsyncIterator[CheckpointTuple]:
         while page := await listing.page(self._looping):

@@ -6,7 +6,6 @@ stored once, in short form, and referred to by its place.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
@@ -17,7 +16,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph_checkpoint_dual.core import values
 from langgraph_checkpoint_dual.core.address import Address, config_of
 from langgraph_checkpoint_dual.core.items import Slot, pack_slots, unpack_slots
-from langgraph_checkpoint_dual.core.metadata import merged_metadata, to_json
+from langgraph_checkpoint_dual.core.metadata import from_json, merged_metadata, text_checksum, to_json
 from langgraph_checkpoint_dual.core.rows import CheckpointRow, WriteRow
 from langgraph_checkpoint_dual.core.text import escape, unescape
 from langgraph_checkpoint_dual.core.tx import Row
@@ -73,7 +72,8 @@ def checkpoint_row(
         parent_id,
         escape(run_id) if isinstance(run_id, str) else None,
         values.seal(
-            values.encode(serde, _shortened(checkpoint)), values.place("checkpoint", checkpoint_id, parent_id or "")
+            values.encode(serde, [*_shortened(checkpoint), text_checksum(text)]),
+            values.place("checkpoint", checkpoint_id, parent_id or ""),
         ),
         values.seal(
             pack_slots({escape(channel): slot for channel, slot in slots.items()}), values.place("slots", checkpoint_id)
@@ -93,10 +93,11 @@ def loaded(serde: SerializerProtocol, row: Row, write_rows: list[Row]) -> Loaded
     address = Address(thread_id, checkpoint_ns, checkpoint_id)
     try:
         typed = values.unseal(checkpoint, values.place("checkpoint", checkpoint_id, parent_id or ""))
-        body = _restored(values.decode(serde, typed))
+        *stored, checksum = values.decode(serde, typed)
+        body = _restored(stored)
         body["id"] = unescape(checkpoint_id)
         if metadata_exact is None:
-            meta = json.loads(metadata)
+            meta: Any = from_json(metadata, checksum)
         else:
             meta = values.decode(serde, values.unseal(metadata_exact, values.place("metadata", checkpoint_id)))
         slots = slots_of(checkpoint_id, packed)
@@ -119,21 +120,22 @@ def write_row(
 ) -> WriteRow:
     """The row of one pending write; `task_id` and `task_path` are escaped already."""
     channel = escape(channel)
-    data = values.seal(values.encode(serde, value), values.place("write", task_id, str(idx), channel))
     ns, checkpoint_id = address.checkpoint_ns or "", address.checkpoint_id or ""
+    start = values.place("write", checkpoint_id, task_id, task_path, str(idx), channel)
+    data = values.seal(values.encode(serde, value), start)
     return WriteRow(address.thread_id, ns, checkpoint_id, task_id, idx, task_path, channel, data)
 
 
 def pending_writes(serde: SerializerProtocol, rows: list[Row]) -> list[PendingWrite]:
     """The pending writes of one checkpoint, from rows of the `page` query, in `writes_sort_key` order."""
     keyed = sorted(
-        (writes_sort_key(unescape(path), unescape(task), idx), task, channel, data)
-        for _, _, _, _, task, path, channel, idx, data, *_ in rows
+        (writes_sort_key(unescape(path), unescape(task), idx), (checkpoint_id, task, path), channel, data)
+        for _, _, _, checkpoint_id, task, path, channel, idx, data, *_ in rows
     )
     found: list[PendingWrite] = []
-    for (_, task_id, idx), stored_task, channel, data in keyed:  # the place is in stored names
+    for (_, task_id, idx), stored, channel, data in keyed:  # the place is in stored names
         try:
-            typed = values.unseal(data, values.place("write", stored_task, str(idx), channel))
+            typed = values.unseal(data, values.place("write", *stored, str(idx), channel))
             found.append((task_id, unescape(channel), values.decode(serde, typed)))
         except DecodeError as exc:
             raise exc.at(task_id=task_id, channel=unescape(channel)) from exc

@@ -163,6 +163,9 @@ class Look:
                 found[channel], channels[channel] = self._value(loaded, channel, versions.get(channel), serde)
             except DecodeError as exc:
                 raise exc.at(**loaded.address.where, channel=channel) from exc
+            except (ValueError, TypeError, KeyError, IndexError) as exc:
+                where = {**loaded.address.where, "channel": channel}
+                raise DecodeError(f"the stored value is damaged: {exc}", **where) from exc
         return found, known_of(loaded.address.checkpoint_id or "", loaded.sealed_slots, channels)
 
     def _value(self, loaded: Loaded, channel: str, version: Any, serde: SerializerProtocol) -> tuple[Any, Stored]:

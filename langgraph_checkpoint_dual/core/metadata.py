@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +17,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import EXCLUDED_METADATA_KEYS, CheckpointMetadata
 
 from langgraph_checkpoint_dual.core.text import escape
-from langgraph_checkpoint_dual.errors import ConfigError
+from langgraph_checkpoint_dual.errors import ConfigError, DecodeError
 
 _MAX_INT_BITS = 1024
 
@@ -39,7 +40,28 @@ def merged_metadata(config: RunnableConfig, metadata: CheckpointMetadata) -> dic
 def to_json(metadata: Mapping[str, Any]) -> tuple[str, bool]:
     """Metadata as JSON text for searching, and whether that text says it exactly."""
     plain, exact = _plain(metadata)
-    return json.dumps(plain, ensure_ascii=False, separators=(",", ":")), exact
+    return _text(plain), exact
+
+
+def text_checksum(text: str) -> int:
+    """The checksum of `to_json`'s text."""
+    return zlib.crc32(text.encode())
+
+
+def from_json(text: str, checksum: int) -> dict[str, Any]:
+    """Metadata from `to_json`'s text; a database may have laid it out anew.
+
+    Raises:
+        DecodeError: if it does not have this `text_checksum`.
+    """
+    found: dict[str, Any] = json.loads(text)
+    if text_checksum(text) != checksum and text_checksum(_text(found)) != checksum:
+        raise DecodeError("the stored metadata is damaged: its checksum does not fit")
+    return found
+
+
+def _text(plain: Any) -> str:
+    return json.dumps(plain, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
 
 
 def _plain(value: Any) -> tuple[Any, bool]:

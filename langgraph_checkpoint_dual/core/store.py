@@ -34,7 +34,7 @@ from langgraph_checkpoint_dual.core.rows import ItemRow, Outcome, Put, PutWrites
 from langgraph_checkpoint_dual.core.text import escape
 from langgraph_checkpoint_dual.core.tx import Database, Row, Tx
 from langgraph_checkpoint_dual.core.versions import highest_version
-from langgraph_checkpoint_dual.errors import CheckpointerError, ConfigError, EncodeError
+from langgraph_checkpoint_dual.errors import CheckpointerError, ConfigError, DecodeError, EncodeError
 from langgraph_checkpoint_dual.serde import Serializer
 
 _ATTEMPTS = 8
@@ -101,20 +101,33 @@ class Store:
         return known if [(known.slots,)] == rows else None
 
     async def load_rows(self, tx: Tx, rows: Sequence[Row]) -> list[Loaded]:
-        """The checkpoints of the rows of a `page` query, latest first."""
+        """The checkpoints of the rows of a `page` query, latest first.
+
+        Raises:
+            DecodeError: if one of them is damaged.
+        """
+        return [_undamaged(one) for one in await self.load_page(tx, rows)]
+
+    async def load_page(self, tx: Tx, rows: Sequence[Row]) -> list[Loaded | DecodeError]:
+        """As `load_rows`, with an error in place of each damaged checkpoint."""
         writes: dict[Row, list[Row]] = {}
         for row in rows:
             if row[0]:
                 writes.setdefault(row[1:4], []).append(row)
-        found = [loaded(self.serde, row, writes.get(row[1:4], [])) for row in rows if not row[0]]
-        found.sort(key=lambda one: (one.address.checkpoint_id, *one.address[:2]), reverse=True)
-        return await self._with_sends(tx, found)
+        found: list[Loaded | DecodeError] = []
+        for row in sorted((row for row in rows if not row[0]), key=_newness, reverse=True):
+            try:
+                found.append(loaded(self.serde, row, writes.get(row[1:4], [])))
+            except DecodeError as exc:
+                found.append(exc)
+        await self._add_sends(tx, [one for one in found if isinstance(one, Loaded)])
+        return found
 
-    async def _with_sends(self, tx: Tx, found: list[Loaded]) -> list[Loaded]:
+    async def _add_sends(self, tx: Tx, found: Sequence[Loaded]) -> None:
         """Checkpoints of before format 4 take the sends that are pending from their parent's writes."""
         old = [one for one in found if one.checkpoint.get("v", 4) < 4 and one.parent_id]
         if not old:
-            return found
+            return
         parents = json.dumps([[*one.address[:2], one.parent_id] for one in old])
         sends: dict[Row, list[Row]] = {}
         for row in await tx.fetch("writes", checkpoints=parents, channels=json.dumps([TASKS])):
@@ -124,7 +137,6 @@ class Store:
             if rows:
                 one.checkpoint["channel_values"][TASKS] = [value for *_, value in pending_writes(self.serde, rows)]
                 one.checkpoint["channel_versions"][TASKS] = highest_version(one.checkpoint["channel_versions"])
-        return found
 
     def listing(
         self,
@@ -132,6 +144,7 @@ class Store:
         filter: Mapping[str, Any] | None,
         before: RunnableConfig | None,
         limit: int | None,
+        on_damaged: Callable[[DecodeError], object] | None = None,
     ) -> Listing:
         """A listing, to be read page by page.
 
@@ -147,7 +160,7 @@ class Store:
             where["before"] = {"before": bound}
         if (wanted := filter_args(filter)) is not None:
             where["filter"] = dict(wanted)
-        return Listing(self, where, limit)
+        return Listing(self, where, limit, on_damaged)
 
     async def put(
         self,
@@ -281,36 +294,54 @@ class Store:
 class Listing:
     """A listing under way, newest checkpoint first: nothing is held in the database between its pages."""
 
-    def __init__(self, store: Store, where: dict[str, dict[str, Any]], limit: int | None) -> None:
-        self._store, self._where, self._left = store, where, limit
+    def __init__(
+        self,
+        store: Store,
+        where: dict[str, dict[str, Any]],
+        limit: int | None,
+        on_damaged: Callable[[DecodeError], object] | None,
+    ) -> None:
+        self._store, self._where, self._left, self._on_damaged = store, where, limit, on_damaged
         self._size, self._look = _FIRST_PAGE, Look({})
 
-    async def page(self, db: Database) -> list[Loaded]:
-        """The next checkpoints; none at the end."""
+    async def page(self, db: Database) -> list[Loaded | DecodeError]:
+        """The next checkpoints, an error for each damaged one; none at the end."""
         size = self._size if self._left is None else min(self._size, self._left)
         if size == 0:
             return []
-        found, self._look = await db.read(partial(self._fetch, size))
+        found, self._look, last = await db.read(partial(self._fetch, size))
         if found:
-            last = found[-1].address
-            after = {"after_id": last.checkpoint_id, "after_thread": last.thread_id, "after_ns": last.checkpoint_ns}
-            self._where["after"] = after
+            self._where["after"] = dict(zip(("after_id", "after_thread", "after_ns"), last, strict=True))
         if self._left is not None:
             self._left = self._left - len(found) if len(found) == size else 0
         average = max(1, self._look.weight // max(1, len(found)))
         self._size = max(1, min(self._size * 2, _LARGEST_PAGE, _PAGE_BYTES // average))
         return found
 
-    async def _fetch(self, size: int, tx: Tx) -> tuple[list[Loaded], Look]:
+    async def _fetch(self, size: int, tx: Tx) -> tuple[list[Loaded | DecodeError], Look, Row]:
         args = {key: value for part in self._where.values() for key, value in part.items()}
         where = f"page where {' and '.join(self._where)}" if self._where else "page"
-        found = await self._store.load_rows(tx, await tx.fetch(where, limit=size, **args))
+        rows = await tx.fetch(where, limit=size, **args)
+        found = await self._store.load_page(tx, rows)
         look = Look({})
-        await look.fetch(tx, found)
-        return found, look
+        await look.fetch(tx, [one for one in found if isinstance(one, Loaded)])
+        return found, look, min(map(_newness, rows), default=())
 
-    async def tuple(self, db: Database, checkpoint: Loaded) -> CheckpointTuple | None:
-        """A checkpoint of the page with its values; `None` if it was deleted since."""
+    async def tuple(self, db: Database, checkpoint: Loaded | DecodeError) -> CheckpointTuple | None:
+        """A checkpoint of the page with its values; `None` if it was deleted since, or is damaged and so reported.
+
+        Raises:
+            DecodeError: if it is damaged and nobody is to be told.
+        """
+        try:
+            return await self._tuple(db, _undamaged(checkpoint))
+        except DecodeError as exc:
+            if self._on_damaged is None:
+                raise
+            self._on_damaged(exc)
+            return None
+
+    async def _tuple(self, db: Database, checkpoint: Loaded) -> CheckpointTuple | None:
         try:
             work: Callable[[], dict[str, Any]] = partial(self._look.values, checkpoint, self._store.serde)
             return _tuple(checkpoint, await db.compute(self._look.weight, work))
@@ -335,6 +366,17 @@ def weigh(value: Any, budget: int = 32_768) -> int:
         elif hasattr(one, "nbytes"):
             total += one.nbytes
     return total
+
+
+def _newness(row: Row) -> Row:
+    """What listings are sorted by: the checkpoint's id, thread and namespace."""
+    return row[3], row[1], row[2]
+
+
+def _undamaged(found: Loaded | DecodeError) -> Loaded:
+    if isinstance(found, DecodeError):
+        raise found
+    return found
 
 
 def _tuple(checkpoint: Loaded, channel_values: dict[str, Any]) -> CheckpointTuple:
