@@ -1,4 +1,4 @@
-"""Writers are killed with SIGKILL at random moments; the next process must find all that was acknowledged, and go on."""
+"""Writers are killed with SIGKILL at random moments; the next process finds all that was acknowledged, and goes on."""
 
 from __future__ import annotations
 

@@ -1,0 +1,261 @@
+"""Damaged and forged rows: reading gives what was stored or says which checkpoint is damaged, and runs nothing."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import psycopg
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from psycopg import sql
+
+import langgraph_checkpoint_dual as dual
+from langgraph_checkpoint_dual.errors import DecodeError
+from tests.faults.common import rounds
+from tests.support import tables
+from tests.support.checkpoints import checkpoint, config, metadata
+from tests.support.compare import answer
+
+THREADS = ("one", "two")
+# Found to be searched by, or to sort by: what they say stands beside in a row with a checksum, or is no content.
+UNCHECKED = {"run_id"}
+
+
+def fill(saver: Any) -> None:
+    """Two threads with lists, small and large values, pending writes, and metadata that is no JSON."""
+    for thread_id in THREADS:
+        parent = config(thread_id, "")
+        log: list[Any] = []
+        for number in range(3):
+            log = [*log, *({"text": f"{thread_id} {number} {at}", "n": at} for at in range(8))]
+            new = checkpoint({"log": log, "number": number, "blob": f"{thread_id}{number}" * 60, "none": None})
+            odd = {"odd": float("nan")} if number == 1 else {}
+            parent = saver.put(parent, new, metadata(step=number, **odd), new["channel_versions"])
+            saver.put_writes(parent, [("log", {"w": number}), ("number", "x" * 200)], f"task-{number}", "~path")
+
+
+def read(saver: Any) -> dict[tuple[str, str], Any]:
+    """What a saver says of each checkpoint, or the error that it raises."""
+    found: dict[tuple[str, str], Any] = {}
+    for thread_id, checkpoint_id in KNOWN:
+        try:
+            found[thread_id, checkpoint_id] = answer(saver.get_tuple(config(thread_id, "", checkpoint_id)))
+        except DecodeError as exc:
+            found[thread_id, checkpoint_id] = exc
+    return found
+
+
+KNOWN: list[tuple[str, str]] = []
+
+
+class Damaged:
+    """A database whose rows can be changed and put back."""
+
+    def __init__(self, database: str) -> None:
+        self.database = database
+        self.postgres = tables.is_postgres(database)
+        with self.saver() as saver:
+            fill(saver)
+            KNOWN[:] = [
+                (found.config["configurable"]["thread_id"], found.config["configurable"]["checkpoint_id"])
+                for found in saver.list(None)
+            ]
+            self.intact = read(saver)
+        self.rows = {table: tables.named_rows(database, table) for table in sorted(tables.data_tables(database))}
+        self.cells = [
+            (table, number, column)
+            for table, rows in self.rows.items()
+            for number, row in enumerate(rows)
+            for column in sorted(row)
+            if column not in UNCHECKED
+        ]
+
+    def saver(self) -> Any:
+        kind = dual.PostgresSaver if self.postgres else dual.SqliteSaver
+        return kind(self.database)  # nothing cached from before
+
+    @contextmanager
+    def changed(self, table: str, number: int, column: str, change: Any) -> Iterator[Any]:
+        """Change a cell for a while; gives what it was and is, or `None` if the database refuses it."""
+        row = self.rows[table][number]
+        key = {name: value for name, value in row.items() if name in KEYS[table]}
+        old = json.dumps(row[column]) if isinstance(row[column], dict) else row[column]
+        new = change(old)
+        try:
+            place = self._set(table, key, column, new)
+        except (sqlite3.Error, psycopg.Error):
+            place = None
+        if place is None:
+            yield None
+            return
+        try:
+            yield old, new
+        finally:
+            assert self._set(table, {"ctid" if self.postgres else "rowid": place}, column, old) is not None
+
+    def _set(self, table: str, key: dict[str, Any], column: str, value: Any) -> Any:
+        """Set one cell; where the row is now, or `None` if the database does not take the value."""
+        if self.postgres:
+            if isinstance(value, Text):
+                return None
+            where = sql.SQL(" AND ").join(sql.SQL("{} = %s").format(sql.Identifier(name)) for name in key)
+            statement = sql.SQL("UPDATE {} SET {} = %s WHERE {} RETURNING ctid::text").format(
+                sql.Identifier(table), sql.Identifier(column), where
+            )
+            with psycopg.connect(self.database, autocommit=True) as connection:
+                return connection.execute(statement, [value, *key.values()]).fetchall()[0][0]
+        with closing(sqlite3.connect(self.database, isolation_level=None)) as connection:
+            new = "CAST(? AS TEXT)" if isinstance(value, Text) else "?"
+            where_text = " AND ".join(f'"{name}" = ?' for name in key)
+            statement_text = f'UPDATE "{table}" SET "{column}" = {new} WHERE {where_text} RETURNING rowid'
+            return connection.execute(statement_text, [value, *key.values()]).fetchall()[0][0]
+
+
+class Text(bytes):
+    """Text that is not UTF-8."""
+
+
+KEYS = {
+    "dual_checkpoints": {"thread_id", "checkpoint_ns", "checkpoint_id"},
+    "dual_items": {"thread_id", "checkpoint_ns", "channel", "seq"},
+    "dual_writes": {"thread_id", "checkpoint_ns", "checkpoint_id", "task_id", "idx"},
+}
+
+
+def flipped(value: Any, bit: int) -> Any:
+    """The value with one bit of it inverted."""
+    if value is None:
+        return "x"
+    if isinstance(value, int):
+        return value ^ (1 << bit % 30)
+    data = bytearray(value.encode() if isinstance(value, str) else bytes(value))
+    if not data:
+        return "x" if isinstance(value, str) else b"x"
+    data[bit // 8 % len(data)] ^= 1 << bit % 8
+    if not isinstance(value, str):
+        return bytes(data)
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return Text(data)
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def damaged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Damaged]:
+    if request.param == "sqlite":
+        yield Damaged(str(tmp_path_factory.mktemp("rows") / "rows.db"))
+        return
+    with request.getfixturevalue("postgres_server").database() as uri:
+        yield Damaged(uri)
+
+
+def check(damaged: Damaged, cell: tuple[str, int, str], what: Any) -> str:
+    """Every checkpoint is as it was stored, or raises an error that names it, or is gone with its key."""
+    table, _, column = cell
+    with damaged.saver() as saver:
+        now = read(saver)
+    outcome = "same"
+    for (thread_id, checkpoint_id), before in damaged.intact.items():
+        found = now[thread_id, checkpoint_id]
+        if isinstance(found, DecodeError):
+            assert {"thread_id": thread_id, "checkpoint_ns": "", "checkpoint_id": checkpoint_id}.items() <= (
+                found.where.items()
+            ), (cell, what, found)
+            outcome = "told"
+        elif found != before:
+            assert column in KEYS[table], (cell, what, found, before)  # a row that bears another name is another row
+            outcome = "gone"
+    return outcome
+
+
+@pytest.mark.slow
+def test_any_flipped_bit_is_told(damaged: Damaged) -> None:
+    outcomes: set[str] = set()
+
+    @settings(max_examples=rounds(60))
+    @given(st.sampled_from(damaged.cells), st.integers(0, 100_000))
+    def run(cell: tuple[str, int, str], bit: int) -> None:
+        with damaged.changed(*cell, lambda value: flipped(value, bit)) as what:
+            if what is not None:
+                outcomes.add(check(damaged, cell, what))
+
+    run()
+    assert "told" in outcomes
+
+
+ODD: list[Any] = [None, 0, -1, 2**40, 1.5, "", "x", "{}", "[1]", b"", b"\0", b"\xff" * 40, b"\0" * 400]
+
+
+@pytest.mark.slow
+def test_any_other_value_is_told(damaged: Damaged) -> None:
+    outcomes: set[str] = set()
+
+    @settings(max_examples=rounds(60))
+    @given(st.sampled_from(damaged.cells), st.sampled_from(ODD))
+    def run(cell: tuple[str, int, str], value: Any) -> None:
+        with damaged.changed(*cell, lambda _: value) as what:
+            if what is not None:
+                outcomes.add(check(damaged, cell, what))
+
+    run()
+    assert "told" in outcomes
+
+
+@pytest.mark.slow
+def test_contents_of_two_rows_that_are_swapped_are_told(damaged: Damaged) -> None:
+    """Within a thread. A thread can be copied row by row, so rows do not tell which thread they are of."""
+    outcomes: set[str] = set()
+    contents = [cell for cell in damaged.cells if cell[2] in ("checkpoint", "slots", "data", "metadata")]
+
+    @settings(max_examples=rounds(40))
+    @given(st.sampled_from(contents), st.data())
+    def run(cell: tuple[str, int, str], data: st.DataObject) -> None:
+        rows = damaged.rows[cell[0]]
+        same = [
+            number
+            for number, row in enumerate(rows)
+            if number != cell[1] and row["thread_id"] == rows[cell[1]]["thread_id"]
+        ]
+        other = (cell[0], data.draw(st.sampled_from(same)), cell[2])
+        values = [rows[number][cell[2]] for number in (cell[1], other[1])]
+        values = [json.dumps(value) if isinstance(value, dict) else value for value in values]
+        with damaged.changed(*cell, lambda _: values[1]) as what:
+            assert what is not None
+            outcomes.add(check(damaged, cell, what))
+
+    run()
+    assert "told" in outcomes
+
+
+@pytest.mark.slow
+def test_an_item_that_is_gone_is_told(damaged: Damaged) -> None:
+    items = [number for table, number, column in damaged.cells if table == "dual_items" and column == "seq"]
+    for number in items[:: max(1, len(items) // 10)]:
+        cell = ("dual_items", number, "thread_id")
+        with damaged.changed(*cell, lambda _: "elsewhere") as what, damaged.saver() as saver:
+            assert what is not None
+            assert any(isinstance(found, DecodeError) for found in read(saver).values())
+
+
+@pytest.mark.slow
+async def test_a_damaged_checkpoint_leaves_the_others_of_its_thread_readable(damaged: Damaged) -> None:
+    # Metadata that JSON cannot hold stands beside it, and the JSON is only searched.
+    number = next(at for at, row in enumerate(damaged.rows["dual_checkpoints"]) if row["metadata_exact"] is None)
+    for column in ("checkpoint", "slots", "metadata"):
+        cell = ("dual_checkpoints", number, column)
+        with damaged.changed(*cell, lambda value: flipped(value, 90)) as what, damaged.saver() as saver:
+            assert what is not None
+            with pytest.raises(DecodeError):
+                list(saver.list(None))
+            told: list[DecodeError] = []
+            found = [answer(one) for one in saver.list(None, on_damaged=told.append)]
+            assert len(told) == 1
+            where = told[0].where["thread_id"], told[0].where["checkpoint_id"]
+            assert found == [damaged.intact[key] for key in KNOWN if key != where]
+            assert [answer(one) async for one in saver.alist(None, on_damaged=told.append)] == found
+            assert len(told) == 2
