@@ -48,12 +48,12 @@ class BlockingTx:
 
     async def fetch(self, query: str, /, **args: Any) -> list[Row]:
         with self.conn.cursor(binary=True, row_factory=tuple_row) as cursor:
-            cursor.execute(self._dialect[query], args, prepare=self._prepare)
+            cursor.execute(self._dialect[query], _given(query, args), prepare=self._prepare)
             return cursor.fetchall()
 
     async def execute(self, query: str, /, **args: Any) -> None:
         with self.conn.cursor() as cursor:
-            cursor.execute(self._dialect[query], args or None, prepare=self._prepare)
+            cursor.execute(self._dialect[query], _given(query, args), prepare=self._prepare)
 
     async def alone(self, statement: Statement) -> list[Row]:
         """Run a statement as a transaction of its own, or as a savepoint of the caller's."""
@@ -76,12 +76,12 @@ class LoopTx:
 
     async def fetch(self, query: str, /, **args: Any) -> list[Row]:
         async with self.conn.cursor(binary=True, row_factory=tuple_row) as cursor:
-            await cursor.execute(self._dialect[query], args, prepare=self._prepare)
+            await cursor.execute(self._dialect[query], _given(query, args), prepare=self._prepare)
             return await cursor.fetchall()
 
     async def execute(self, query: str, /, **args: Any) -> None:
         async with self.conn.cursor() as cursor:
-            await cursor.execute(self._dialect[query], args or None, prepare=self._prepare)
+            await cursor.execute(self._dialect[query], _given(query, args), prepare=self._prepare)
 
     async def alone(self, statement: Statement) -> list[Row]:
         """Run a statement as a transaction of its own, or as a savepoint of the caller's."""
@@ -94,6 +94,11 @@ class LoopTx:
         async with self.conn.cursor(binary=True, row_factory=tuple_row) as cursor:
             await cursor.execute(self._dialect[statement.query], statement.args, prepare=self._prepare)
             return await cursor.fetchall() if cursor.description else []
+
+
+def _given(query: str, args: dict[str, Any]) -> dict[str, Any] | None:
+    # Without parameters psycopg takes a text as it is, where otherwise "%%" means "%".
+    return None if query.startswith("ddl ") and not args else args
 
 
 async def _store_all(tx: BlockingTx | LoopTx, additions: Sequence[Addition]) -> list[Any]:
@@ -125,7 +130,7 @@ class ScriptTx:
         raise CheckpointerError(STATEMENT_MODE)
 
     async def execute(self, query: str, /, **args: Any) -> None:
-        self._parts.append(self._quoting.mogrify(self._dialect[query], args or None))
+        self._parts.append(self._quoting.mogrify(self._dialect[query], _given(query, args)))
 
     @property
     def text(self) -> bytes:

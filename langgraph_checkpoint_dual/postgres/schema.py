@@ -19,13 +19,13 @@ _RIGHTS = {
     "writes": ("SELECT", "INSERT", "UPDATE", "DELETE"),
 }
 # The case keeps has_table_privilege() from being asked about a table that is not there.
-_MISSING = """ddl
-    SELECT w.name, w.privilege, to_regclass(w.name) IS NULL
+_MISSING = """ddl SELECT w.name, w.privilege, to_regclass(w.name) IS NULL
     FROM (SELECT e ->> 0, e ->> 1 FROM jsonb_array_elements(CAST(%(wanted)s AS jsonb)) AS e) AS w (name, privilege)
     WHERE CASE
         WHEN to_regclass(w.name) IS NULL THEN true ELSE NOT has_table_privilege(to_regclass(w.name), w.privilege)
     END
 """
+_CREATE_SCHEMA = "CREATE SCHEMA IF NOT EXISTS {schema}"
 _RECORD = "INSERT INTO {migrations} (version, name) VALUES"
 
 
@@ -52,7 +52,7 @@ class Schema:
         if self._schema is not None:
             await tx.execute("lock_migrations")
             if not await tx.fetch("ddl SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = {schema_name}"):
-                await tx.execute(f"ddl {self._create_schema()}")
+                await tx.execute(f"ddl {_CREATE_SCHEMA}")
         await migrations.migrate(tx, self.migrations)
 
     async def verify(self, tx: Tx) -> None:
@@ -85,7 +85,7 @@ class Schema:
         """The statements that make everything in an empty database, under the lock of `setup`."""
         found = [self._filled("SELECT pg_advisory_xact_lock({lock})")]
         if self._schema is not None:
-            found.append(self._create_schema())
+            found.append(self._filled(_CREATE_SCHEMA))
         for one in self.migrations:
             found += [self._filled(statement) for statement in one.statements]
             name = sql.Literal(one.name).as_string(None)
@@ -95,9 +95,6 @@ class Schema:
     def ddl(self) -> str:
         """`script` as one transaction, for `psql`."""
         return "".join(f"{statement};\n\n" for statement in ("BEGIN", *self.script(), "COMMIT")).rstrip() + "\n"
-
-    def _create_schema(self) -> str:
-        return f"CREATE SCHEMA IF NOT EXISTS {sql.Identifier(self._schema or '').as_string(None)}"
 
     def _name(self, table: str) -> str:
         return self._filled(f"{{{table}}}")

@@ -89,6 +89,7 @@ class _Sessions:
     @contextmanager
     def _judged(self, conn: Connection[Any] | AsyncConnection[Any], *, replaceable: bool) -> Iterator[None]:
         """Tell failures of the session from other errors."""
+        knew = self.single_statements
         try:
             with watched(conn, self.limits.response_timeout):
                 yield
@@ -96,7 +97,7 @@ class _Sessions:
             if isinstance(exc, NoAnswer):
                 self._proven = WeakSet()
             if refuses_transactions(exc):
-                if self.single_statements:
+                if knew:
                     raise CheckpointerError(STATEMENT_MODE) from exc
                 self.single_statements = True
             elif not interrupts(exc, conn):

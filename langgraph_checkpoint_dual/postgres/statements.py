@@ -55,19 +55,25 @@ class Dialect:
             **tables,
             **indexes,
             "migrations_name": sql.Literal(f"{prefix}migrations").as_string(None),
+            "schema": quoted(schema or "public"),
             "schema_name": sql.Literal(schema).as_string(None),
             "lock": str(zlib.crc32(migrations.encode())),
         }
-        self._queries = Queries(PACKAGE, self._names)
+        self._queries = Queries(PACKAGE, {name: f"{{{name}}}" for name in self._names})
         self._made: dict[str, bytes] = {}
 
     def __getitem__(self, query: str) -> bytes:
         """The SQL of a query in psycopg's notation, as `bytes`: psycopg's types want `str` to be literal."""
         made = self._made.get(query)
         if made is None:
-            text = fill(query[4:], self._names) if query.startswith("ddl ") else _noted(self._queries[query])
-            made = self._made[query] = text.encode()
+            made = self._made[query] = self._make(query).encode()
         return made
+
+    def _make(self, query: str) -> str:
+        if query.startswith("ddl "):
+            return fill(query[4:], self._names)
+        names = {name: quoted.replace("%", "%%") for name, quoted in self._names.items()}
+        return fill(_noted(self._queries[query]), names)  # last, so that no name is taken for a parameter
 
 
 def _noted(text: str) -> str:

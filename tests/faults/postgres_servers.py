@@ -149,7 +149,7 @@ def pgbouncer_path() -> str:
 
 @contextmanager
 def pgbouncer(uri: str, mode: str) -> Iterator[str]:
-    """PgBouncer before a database, with fewer server connections than clients; the connection string through it."""
+    """PgBouncer before a database, with one connection to the server; the connection string through it."""
     place = conninfo_to_dict(uri)
     with folder() as home:
         port = free_port()
@@ -157,7 +157,7 @@ def pgbouncer(uri: str, mode: str) -> Iterator[str]:
         (home / "ini").write_text(
             f"[databases]\n* = host={place['host']} port={place.get('port', 5432)}\n"
             f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n"
-            f"auth_file = {home}/users\npool_mode = {mode}\ndefault_pool_size = 2\nserver_login_retry = 1\n"
+            f"auth_file = {home}/users\npool_mode = {mode}\ndefault_pool_size = 1\nserver_login_retry = 1\n"
         )
         (home / "ini").write_text(
             (home / "ini").read_text().replace("* = ", f"* = user={place.get('user', 'postgres')} ")
