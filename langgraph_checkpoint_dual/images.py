@@ -101,10 +101,13 @@ def is_message(image: bytes) -> bool:
     return image[:1] == b"\xc1"
 
 
-def load(stored: bytes) -> Any:
+def load(stored: bytes) -> tuple[Any, bool]:
     """The message of a stored image: its class is one of langchain-core's, its fields hold plain data.
 
     Fields that are not those of a valid message of the installed langchain-core are validated.
+
+    Returns:
+        The message, and whether `revive` may make more of it from the same bytes.
 
     Raises:
         DecodeError: the bytes are not the image of a message, or its fields are refused.
@@ -114,11 +117,11 @@ def load(stored: bytes) -> Any:
             raise ValueError("not a message")
         shape, fields = SHAPES[stored[1]], _unpack(memoryview(stored)[2:])
         if shape.fits(fields):
-            return shape.build(fields)
+            return shape.build(fields), True
         try:
-            return shape.cls(**fields)
+            return shape.cls(**fields), False
         except ValidationError:  # it was valid for the langchain-core that stored it
-            return shape.cls.model_construct(**fields)
+            return shape.cls.model_construct(**fields), False
     except (ValueError, TypeError, IndexError) as exc:
         raise DecodeError(f"the stored message is damaged: {exc}") from exc
 

@@ -24,7 +24,8 @@ from typing_extensions import Self
 
 from langgraph_checkpoint_dual.cache import Cache
 from langgraph_checkpoint_dual.core import history, threads
-from langgraph_checkpoint_dual.core.store import Listing, Store
+from langgraph_checkpoint_dual.core.listing import Listing, listing
+from langgraph_checkpoint_dual.core.store import Store
 from langgraph_checkpoint_dual.core.tx import Database, finish
 from langgraph_checkpoint_dual.core.versions import next_version
 from langgraph_checkpoint_dual.errors import DecodeError
@@ -84,12 +85,12 @@ class Saver(BaseCheckpointSaver[str]):
         Raises:
             DecodeError: for a checkpoint that cannot be read, after all before it, if `on_damaged` is not given.
         """
-        return self._list(self._store.listing(config, filter, before, limit, on_damaged))
+        return self._list(listing(self._store, config, filter, before, limit, on_damaged))
 
-    def _list(self, listing: Listing) -> Iterator[CheckpointTuple]:
-        while page := finish(listing.page(self._blocking)):
+    def _list(self, pages: Listing) -> Iterator[CheckpointTuple]:
+        while page := finish(pages.page(self._blocking)):
             for checkpoint in page:
-                if (found := finish(listing.tuple(self._blocking, checkpoint))) is not None:
+                if (found := finish(pages.tuple(self._blocking, checkpoint))) is not None:
                     yield found
 
     def alist(
@@ -102,12 +103,12 @@ class Saver(BaseCheckpointSaver[str]):
         on_damaged: Callable[[DecodeError], object] | None = None,
     ) -> AsyncIterator[CheckpointTuple]:
         """As `list`."""
-        return self._alist(self._store.listing(config, filter, before, limit, on_damaged))
+        return self._alist(listing(self._store, config, filter, before, limit, on_damaged))
 
-    async def _alist(self, listing: Listing) -> AsyncIterator[CheckpointTuple]:
-        while page := await listing.page(self._looping):
+    async def _alist(self, pages: Listing) -> AsyncIterator[CheckpointTuple]:
+        while page := await pages.page(self._looping):
             for checkpoint in page:
-                if (found := await listing.tuple(self._looping, checkpoint)) is not None:
+                if (found := await pages.tuple(self._looping, checkpoint)) is not None:
                     yield found
 
     def put(

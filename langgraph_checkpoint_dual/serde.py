@@ -378,6 +378,11 @@ class Serializer(JsonPlusSerializer):
             return ["generic", *self._name_of(meta["origin"]), *map(self._describe, meta["args"])]
         return ["class", *self._name_of(argument)]
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether plain messages come back as their own classes: no subclass, alias or hook has a say in it."""
+        return type(self) is Serializer and not self._custom_unpack_ext_hook and len(self._messages) == len(SHAPES)
+
     # --- Reading ---
 
     def loads_typed(self, data: tuple[str, bytes]) -> Any:

@@ -18,8 +18,8 @@ from langgraph.checkpoint.base import DeltaChannelHistory
 from langgraph_checkpoint_dual.core.address import Address, address_of
 from langgraph_checkpoint_dual.core.checkpoints import Loaded, pending_writes, slots_of
 from langgraph_checkpoint_dual.core.items import Slot
-from langgraph_checkpoint_dual.core.looks import Look
-from langgraph_checkpoint_dual.core.store import Store
+from langgraph_checkpoint_dual.core.looks import ItemLost, Look
+from langgraph_checkpoint_dual.core.store import Store, unless_lost
 from langgraph_checkpoint_dual.core.text import escape
 from langgraph_checkpoint_dual.core.tx import Database, Row, Tx
 from langgraph_checkpoint_dual.errors import DecodeError
@@ -42,7 +42,7 @@ async def delta_history(
     if not channels:
         return {}
     address = address_of(config)
-    walks, writes, look = await db.read(partial(_look_back, address, list(channels)))
+    walks, writes, look = await unless_lost(lambda: db.read(partial(_look_back, address, list(channels))))
     weight = look.weight + sum(len(row[8]) for row in writes)
     return await db.compute(weight, partial(_histories, store, walks, writes, look))
 
@@ -55,6 +55,8 @@ async def _look_back(address: Address, channels: Sequence[str], tx: Tx) -> tuple
     if passed:
         chain = json.dumps([[*address[:2], checkpoint_id] for checkpoint_id in passed])
         rows = await tx.fetch("writes", checkpoints=chain, channels=json.dumps([escape(one) for one in channels]))
+        if await tx.fetch("present", checkpoints=chain) != [(len(passed),)]:
+            raise ItemLost("a checkpoint was removed while its descendants' history was read")
     look = Look({})
     await look.fetch(tx, [walk.seed for walk in walks.values() if walk.seed is not None])
     return walks, rows, look
@@ -73,7 +75,7 @@ async def _walk(address: Address, walks: dict[str, _Walk], tx: Tx) -> None:
         )
         for checkpoint_id, sealed in _nearest_first(rows):
             at = Address(thread_id, checkpoint_ns, checkpoint_id)
-            _pass(at, _slots(at, sealed), open_walks)
+            _pass(at, sealed, open_walks)
         start = at.checkpoint_id if len(rows) == _PAGE else None
 
 
@@ -82,18 +84,19 @@ def _nearest_first(rows: list[Row]) -> list[Row]:
     return [row[1:] for row in sorted(rows, key=lambda row: int(row[0]))]
 
 
-def _pass(at: Address, slots: Mapping[str, Slot], open_walks: dict[str, _Walk]) -> None:
+def _pass(at: Address, sealed: bytes, open_walks: dict[str, _Walk]) -> None:
+    slots = _slots(at, sealed)
     for channel, walk in list(open_walks.items()):
         walk.passed.append(at.checkpoint_id or "")
         if channel in slots:
-            walk.seed = _only(at, channel, slots[channel])
+            walk.seed = _only(at, channel, slots[channel], sealed)
             del open_walks[channel]
 
 
-def _only(at: Address, channel: str, slot: Slot) -> Loaded:
+def _only(at: Address, channel: str, slot: Slot, sealed: bytes) -> Loaded:
     """A checkpoint of which just one channel is to be read."""
     nothing: Any = {}
-    return Loaded(at, None, nothing, {channel: slot}, b"", nothing, [])
+    return Loaded(at, None, nothing, {channel: slot}, sealed, nothing, [])
 
 
 def _slots(at: Address, sealed: bytes) -> dict[str, Slot]:

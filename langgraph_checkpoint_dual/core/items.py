@@ -219,7 +219,9 @@ class _Numbering:
     @property
     def scattered(self) -> bool:
         """Whether the value is in so many ranges that storing it again in one is worth it."""
-        return self.reuses and len(_ranges(self._seqs)) > max(_MANY_RANGES, len(self._seqs) // 8)
+        new = 1 << (_RANDOM_BITS + 2)  # the new items will have numbers in a row
+        ranges = _ranges(seq if seq >= 0 else new - seq for seq in self._seqs)
+        return self.reuses and len(ranges) > max(_MANY_RANGES, len(self._seqs) // 8)
 
     def use(self, mark: Mark) -> bool:
         """Use the item with this mark again, if there is one."""

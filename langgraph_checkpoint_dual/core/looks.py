@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
@@ -87,13 +87,13 @@ class _Shelf:
 
     def read(self, version: Any, slot: Manifest, serde: SerializerProtocol) -> tuple[Any, Stored]:
         """A value, anew, and what is known of it now."""
-        known, decode = self._marks, partial(values.decode, serde)
+        known, decode, trusted = self._marks, partial(values.decode, serde), values.is_trusted(serde)
         parts: list[Any] = []
         marks: list[Mark] = []
         for seq in slot.seqs:
             mark = known.get(seq)
             if mark is None:
-                part, mark = self._open(seq, decode)
+                part, mark = self._open(seq, decode, trusted)
                 known[seq] = mark
             elif is_image(mark) and mark not in self._raws:
                 copies = self._copies.get(seq)
@@ -107,7 +107,7 @@ class _Shelf:
         raws = {mark: self._raws[mark] for mark in marks if is_image(mark) and mark in self._raws} if self._raws else {}
         return assemble(slot.kind, parts), Stored(version, slot, tuple(marks), raws)
 
-    def _open(self, seq: int, decode: Decode) -> tuple[Any, Mark]:
+    def _open(self, seq: int, decode: Decode, trusted: bool) -> tuple[Any, Mark]:
         """The part that a fetched item holds, and its mark."""
         found = self.fetched.get(seq)
         if found is None:
@@ -116,9 +116,13 @@ class _Shelf:
         if values.item_checksum(typed, self._start, seq) != checksum:
             raise DecodeError(f"item {seq} of the stored value is damaged: its checksum does not fit")
         if is_message(typed):
-            return load(typed), typed
+            message, plain = load(typed)
+            return message, typed if plain else (typed,)
         part = decode(typed)
-        return part, image(part) or (typed,)
+        mark = image(part)
+        if mark is not None and not trusted:
+            self._raws[mark] = typed
+        return part, mark or (typed,)
 
 
 class Look:
@@ -138,16 +142,27 @@ class Look:
         """The bytes fetched so far."""
         return sum(shelf.weight for shelf in self._shelves.values())
 
-    async def fetch(self, tx: Tx, checkpoints: Iterable[Loaded]) -> None:
-        """Fetch the items of these checkpoints that are not known."""
+    async def fetch(self, tx: Tx, checkpoints: Sequence[Loaded]) -> None:
+        """Fetch the items of these checkpoints that are not known.
+
+        Raises:
+            ItemLost: if one of the checkpoints has changed since it was read, so that its items may have too.
+        """
         wanted = {key: self._wanted(key, manifests) for key, manifests in self._manifests(checkpoints).items()}
         ranges = [(key, start, start + count - 1) for key, parts in wanted.items() for start, count in parts]
         if not ranges:
             return
         text = json.dumps([[*key[:2], escape(key[2]), first, last] for key, first, last in ranges])
         fetched = [self._shelves[key].fetched for key, _, _ in ranges]
-        for at, seq, checksum, typed in await tx.fetch("items", ranges=text):
-            fetched[at][seq] = checksum, typed
+        unchanged = 0
+        places = json.dumps([one.address for one in checkpoints])
+        for at, seq, checksum, data in await tx.fetch("items", ranges=text, checkpoints=places):
+            if at >= 0:
+                fetched[at][seq] = checksum, data
+            else:
+                unchanged += data == checkpoints[seq].sealed_slots
+        if unchanged != len(checkpoints):
+            raise ItemLost("a checkpoint was removed or replaced while it was read")
 
     def values(self, loaded: Loaded, serde: SerializerProtocol) -> dict[str, Any]:
         """The channel values of a checkpoint whose items were fetched, as fresh objects."""

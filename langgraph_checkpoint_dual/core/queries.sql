@@ -45,12 +45,13 @@ ORDER BY checkpoint_id DESC LIMIT 1
 
 -- name: ancestors
 -- The chain of parents of a checkpoint, without itself.
-WITH RECURSIVE chain (depth, checkpoint_id, parent_checkpoint_id, slots) AS (
-    SELECT 0, checkpoint_id, parent_checkpoint_id, slots FROM {checkpoints}
+-- The whole key comes from the chain, so that the key's index is the only plan that there is.
+WITH RECURSIVE chain (depth, thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, slots) AS (
+    SELECT 0, thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, slots FROM {checkpoints}
     WHERE thread_id = :thread_id AND checkpoint_ns = :checkpoint_ns AND checkpoint_id = :checkpoint_id
     UNION ALL
-    SELECT chain.depth + 1, c.checkpoint_id, c.parent_checkpoint_id, c.slots
-    FROM chain JOIN {checkpoints} AS c ON c.thread_id = :thread_id AND c.checkpoint_ns = :checkpoint_ns
+    SELECT chain.depth + 1, c.thread_id, c.checkpoint_ns, c.checkpoint_id, c.parent_checkpoint_id, c.slots
+    FROM chain JOIN {checkpoints} AS c ON c.thread_id = chain.thread_id AND c.checkpoint_ns = chain.checkpoint_ns
         AND c.checkpoint_id = chain.parent_checkpoint_id
     WHERE chain.depth < :limit
 )

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
@@ -21,26 +22,35 @@ from langgraph.checkpoint.base import (
     CheckpointTuple,
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
-from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.types import TASKS
 
 from langgraph_checkpoint_dual.core import values
-from langgraph_checkpoint_dual.core.address import Address, address_of, before_id, config_of, selection_of, text_key
+from langgraph_checkpoint_dual.core.address import Address, address_of, config_of, text_key
 from langgraph_checkpoint_dual.core.checkpoints import Loaded, checkpoint_row, loaded, pending_writes, write_row
 from langgraph_checkpoint_dual.core.items import Planner, Stored
 from langgraph_checkpoint_dual.core.looks import ItemLost, Known, Look, known_of
-from langgraph_checkpoint_dual.core.metadata import filter_args
 from langgraph_checkpoint_dual.core.rows import ItemRow, Outcome, Put, PutWrites, WriteRow
 from langgraph_checkpoint_dual.core.text import escape
 from langgraph_checkpoint_dual.core.tx import Database, Row, Tx
 from langgraph_checkpoint_dual.core.versions import highest_version
 from langgraph_checkpoint_dual.errors import CheckpointerError, ConfigError, DecodeError, EncodeError
-from langgraph_checkpoint_dual.serde import Serializer
 
-_ATTEMPTS = 8
-_COMPARE_BYTES = 4096
-"""A put that would store more than this anew first reads what its parent has stored."""
-_FIRST_PAGE, _LARGEST_PAGE, _PAGE_BYTES = 8, 128, 4 * 1024 * 1024
+T = TypeVar("T")
+
+ATTEMPTS = 8
+"""How often a read or a put begins again when others change what it works on."""
+
+
+async def unless_lost(read: Callable[[], Awaitable[T]]) -> T:
+    """Read, and once more from the start if something was removed meanwhile.
+
+    Raises:
+        ItemLost: if it is missing again and again, so it was lost rather than removed.
+    """
+    for _ in range(ATTEMPTS - 1):
+        with suppress(ItemLost):
+            return await read()
+    return await read()
 
 
 class Memory(Protocol):
@@ -65,20 +75,16 @@ class Store:
 
     async def tuple_at(self, db: Database, address: Address) -> CheckpointTuple | None:
         """As `get_tuple`, for an address."""
-        for attempt in range(_ATTEMPTS):
-            found = await db.read(partial(self._look_at, address))
-            if found is None:
-                return None
-            checkpoint, look = found
-            try:
-                got, known = await db.compute(look.weight, partial(look.read, checkpoint, self.serde))
-            except ItemLost:
-                if attempt + 1 == _ATTEMPTS:
-                    raise
-                continue
-            self.memory.keep(address.thread_id, address.checkpoint_ns or "", known)
-            return _tuple(checkpoint, got)
-        raise AssertionError("unreachable")
+        return await unless_lost(partial(self._read_at, db, address))
+
+    async def _read_at(self, db: Database, address: Address) -> CheckpointTuple | None:
+        found = await db.read(partial(self._look_at, address))
+        if found is None:
+            return None
+        checkpoint, look = found
+        got, known = await db.compute(look.weight, partial(look.read, checkpoint, self.serde))
+        self.memory.keep(address.thread_id, address.checkpoint_ns or "", known)
+        return with_values(checkpoint, got)
 
     async def _look_at(self, address: Address, tx: Tx) -> tuple[Loaded, Look] | None:
         rows = await tx.fetch(f"page where {_predicates(address)}", limit=1, **_args(address))
@@ -106,7 +112,7 @@ class Store:
         Raises:
             DecodeError: if one of them is damaged.
         """
-        return [_undamaged(one) for one in await self.load_page(tx, rows)]
+        return [undamaged(one) for one in await self.load_page(tx, rows)]
 
     async def load_page(self, tx: Tx, rows: Sequence[Row]) -> list[Loaded | DecodeError]:
         """As `load_rows`, with an error in place of each damaged checkpoint."""
@@ -115,7 +121,7 @@ class Store:
             if row[0]:
                 writes.setdefault(row[1:4], []).append(row)
         found: list[Loaded | DecodeError] = []
-        for row in sorted((row for row in rows if not row[0]), key=_newness, reverse=True):
+        for row in sorted((row for row in rows if not row[0]), key=newness, reverse=True):
             try:
                 found.append(loaded(self.serde, row, writes.get(row[1:4], [])))
             except DecodeError as exc:
@@ -138,30 +144,6 @@ class Store:
                 one.checkpoint["channel_values"][TASKS] = [value for *_, value in pending_writes(self.serde, rows)]
                 one.checkpoint["channel_versions"][TASKS] = highest_version(one.checkpoint["channel_versions"])
 
-    def listing(
-        self,
-        config: RunnableConfig | None,
-        filter: Mapping[str, Any] | None,
-        before: RunnableConfig | None,
-        limit: int | None,
-        on_damaged: Callable[[DecodeError], object] | None = None,
-    ) -> Listing:
-        """A listing, to be read page by page.
-
-        Raises:
-            ConfigError: if the limit is negative or no `int`, or the filter or a config cannot be used.
-        """
-        if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 0):
-            raise ConfigError(f"limit must be a non-negative int or None, not {limit!r}")
-        where: dict[str, dict[str, Any]] = {}
-        if config is not None:
-            where = {key: {key: value} for key, value in selection_of(config)._asdict().items() if value is not None}
-        if (bound := before_id(before)) is not None:
-            where["before"] = {"before": bound}
-        if (wanted := filter_args(filter)) is not None:
-            where["filter"] = dict(wanted)
-        return Listing(self, where, limit, on_damaged)
-
     async def put(
         self,
         db: Database,
@@ -172,8 +154,7 @@ class Store:
     ) -> RunnableConfig:
         """Store a checkpoint; the config's checkpoint is its parent. Returns the config that means it.
 
-        Values are stored whether or not `new_versions` names them: what the parent stores already, it stores under
-        the same version.
+        Values are stored whether or not `new_versions` names them, unless the parent has them under the same version.
         """
         parent = address_of(config)
         checkpoint_id = text_key("checkpoint['id']", checkpoint.get("id"))
@@ -182,31 +163,27 @@ class Store:
         channel_values = dict(checkpoint.get("channel_values") or {})
         weight = weigh(channel_values)
         base = self._base(parent)
-        compared = base is not None or parent.checkpoint_id is None
+        if base is None and parent.checkpoint_id is not None:
+            with suppress(DecodeError):  # a damaged parent is no reason not to store its child
+                await self.tuple_at(db, parent)
+            base = self._base(parent)
         fresh = False
-        for _ in range(_ATTEMPTS):
+        for _ in range(ATTEMPTS):
             work = partial(
                 self._planned, parent, checkpoint_id, checkpoint, channel_values, config, metadata, base, fresh
             )
             addition, known = await db.compute(weight, work)
-            if not compared and sum(len(item.data) for item in addition.items) > _COMPARE_BYTES:
-                compared = True
-                await self.tuple_at(db, parent)
-                base = self._base(parent)
-                if base is not None:
-                    continue
             outcome = await db.append(addition)
-            if outcome is Outcome.BASE_GONE:
-                base, compared = None, True
-                continue
-            if outcome is Outcome.SEQ_TAKEN and not await self._repeated(db, addition):
-                fresh = True
-                continue
-            self.memory.keep(parent.thread_id, parent.checkpoint_ns or "", known)
-            return config_of(
-                config["configurable"]["thread_id"], config["configurable"].get("checkpoint_ns") or "", checkpoint["id"]
-            )
-        raise CheckpointerError(f"the checkpoint could not be stored in {_ATTEMPTS} attempts: others kept changing it")
+            if outcome is Outcome.SEQ_TAKEN and await self._has_items(db, addition):
+                row = addition.row
+                outcome = await db.append(Put(row, base=row.checkpoint_id, base_slots=row.slots))
+            if outcome is Outcome.STORED:
+                self.memory.keep(parent.thread_id, parent.checkpoint_ns or "", known)
+                configurable = config["configurable"]
+                return config_of(configurable["thread_id"], configurable.get("checkpoint_ns") or "", checkpoint["id"])
+            base = None if outcome is Outcome.BASE_GONE else base
+            fresh = fresh or outcome is Outcome.SEQ_TAKEN
+        raise CheckpointerError(f"the checkpoint could not be stored in {ATTEMPTS} attempts: others kept changing it")
 
     def _base(self, parent: Address) -> Known | None:
         known = self.memory.get(parent.thread_id, parent.checkpoint_ns or "")
@@ -224,9 +201,12 @@ class Store:
         fresh: bool,
     ) -> tuple[Put, Known]:
         """What to store for a checkpoint, and what will be known of it then. Pure, so that it can run on any thread."""
-        direct = type(self.serde) is Serializer
-        encode = partial(values.encode, self.serde)
-        planner = Planner(encode, trusted=_trusted(self.serde), direct=direct, fresh=fresh)
+        planner = Planner(
+            partial(values.encode, self.serde),
+            trusted=values.is_trusted(self.serde),
+            direct=values.is_direct(self.serde),
+            fresh=fresh,
+        )
         versions = checkpoint.get("channel_versions") or {}
         channels: dict[str, Stored] = {}
         items: list[ItemRow] = []
@@ -247,8 +227,8 @@ class Store:
             addition = Put(row, items, base.checkpoint_id, base.slots)
         return addition, known_of(checkpoint_id, row.slots, channels)
 
-    async def _repeated(self, db: Database, addition: Put) -> bool:
-        """Whether exactly this checkpoint is stored already: the put is the repetition of one that succeeded."""
+    async def _has_items(self, db: Database, addition: Put) -> bool:
+        """Whether this checkpoint is stored with just these items: the put repeats one that succeeded."""
         row = addition.row
         address = Address(row.thread_id, row.checkpoint_ns, row.checkpoint_id)
 
@@ -291,64 +271,6 @@ class Store:
         return [rows[idx] for idx in sorted(rows)]
 
 
-class Listing:
-    """A listing under way, newest checkpoint first: nothing is held in the database between its pages."""
-
-    def __init__(
-        self,
-        store: Store,
-        where: dict[str, dict[str, Any]],
-        limit: int | None,
-        on_damaged: Callable[[DecodeError], object] | None,
-    ) -> None:
-        self._store, self._where, self._left, self._on_damaged = store, where, limit, on_damaged
-        self._size, self._look = _FIRST_PAGE, Look({})
-
-    async def page(self, db: Database) -> list[Loaded | DecodeError]:
-        """The next checkpoints, an error for each damaged one; none at the end."""
-        size = self._size if self._left is None else min(self._size, self._left)
-        if size == 0:
-            return []
-        found, self._look, last = await db.read(partial(self._fetch, size))
-        if found:
-            self._where["after"] = dict(zip(("after_id", "after_thread", "after_ns"), last, strict=True))
-        if self._left is not None:
-            self._left = self._left - len(found) if len(found) == size else 0
-        average = max(1, self._look.weight // max(1, len(found)))
-        self._size = max(1, min(self._size * 2, _LARGEST_PAGE, _PAGE_BYTES // average))
-        return found
-
-    async def _fetch(self, size: int, tx: Tx) -> tuple[list[Loaded | DecodeError], Look, Row]:
-        args = {key: value for part in self._where.values() for key, value in part.items()}
-        where = f"page where {' and '.join(self._where)}" if self._where else "page"
-        rows = await tx.fetch(where, limit=size, **args)
-        found = await self._store.load_page(tx, rows)
-        look = Look({})
-        await look.fetch(tx, [one for one in found if isinstance(one, Loaded)])
-        return found, look, min(map(_newness, rows), default=())
-
-    async def tuple(self, db: Database, checkpoint: Loaded | DecodeError) -> CheckpointTuple | None:
-        """A checkpoint of the page with its values; `None` if it was deleted since, or is damaged and so reported.
-
-        Raises:
-            DecodeError: if it is damaged and nobody is to be told.
-        """
-        try:
-            return await self._tuple(db, _undamaged(checkpoint))
-        except DecodeError as exc:
-            if self._on_damaged is None:
-                raise
-            self._on_damaged(exc)
-            return None
-
-    async def _tuple(self, db: Database, checkpoint: Loaded) -> CheckpointTuple | None:
-        try:
-            work: Callable[[], dict[str, Any]] = partial(self._look.values, checkpoint, self._store.serde)
-            return _tuple(checkpoint, await db.compute(self._look.weight, work))
-        except ItemLost:
-            return await self._store.tuple_at(db, checkpoint.address)
-
-
 def weigh(value: Any, budget: int = 32_768) -> int:
     """About the bytes of a value, found out cheaply: counting stops at the budget."""
     total, rest = 0, [value]
@@ -368,18 +290,24 @@ def weigh(value: Any, budget: int = 32_768) -> int:
     return total
 
 
-def _newness(row: Row) -> Row:
+def newness(row: Row) -> Row:
     """What listings are sorted by: the checkpoint's id, thread and namespace."""
     return row[3], row[1], row[2]
 
 
-def _undamaged(found: Loaded | DecodeError) -> Loaded:
+def undamaged(found: Loaded | DecodeError) -> Loaded:
+    """A checkpoint of a page.
+
+    Raises:
+        DecodeError: if it is a damaged one.
+    """
     if isinstance(found, DecodeError):
         raise found
     return found
 
 
-def _tuple(checkpoint: Loaded, channel_values: dict[str, Any]) -> CheckpointTuple:
+def with_values(checkpoint: Loaded, channel_values: dict[str, Any]) -> CheckpointTuple:
+    """A checkpoint as LangGraph knows it."""
     checkpoint.checkpoint["channel_values"] = {**channel_values, **checkpoint.checkpoint["channel_values"]}
     return CheckpointTuple(
         checkpoint.config, checkpoint.checkpoint, checkpoint.metadata, checkpoint.parent_config, checkpoint.writes
@@ -401,9 +329,3 @@ def _predicates(address: Address) -> str:
 
 def _args(address: Address) -> dict[str, str]:
     return {key: value for key, value in address._asdict().items() if value is not None}
-
-
-def _trusted(serde: SerializerProtocol) -> bool:
-    """Whether what this serializer gives back is known exactly."""
-    inner = serde.serde if isinstance(serde, EncryptedSerializer) else serde
-    return isinstance(inner, Serializer)

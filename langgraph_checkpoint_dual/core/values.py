@@ -13,9 +13,11 @@ import zlib
 from typing import Any
 
 from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 
 from langgraph_checkpoint_dual.errors import DecodeError, EncodeError
 from langgraph_checkpoint_dual.images import is_message, load
+from langgraph_checkpoint_dual.serde import Serializer
 
 _TYPES = ("null", "bytes", "bytearray", "msgpack", "json", "pickle", "empty")
 _CODES = {name: bytes([code]) for code, name in enumerate(_TYPES)}
@@ -53,7 +55,7 @@ def decode(serde: SerializerProtocol, typed: bytes) -> Any:
     """
     code = typed[0]
     if is_message(typed):
-        return load(typed)
+        return load(typed)[0]
     if code == _OTHER:
         end = 2 + typed[1]
         name, data = typed[2:end].decode(), typed[end:]
@@ -67,6 +69,16 @@ def decode(serde: SerializerProtocol, typed: bytes) -> Any:
         raise
     except Exception as exc:
         raise DecodeError(f"{type(serde).__name__} cannot read the stored {name}: {exc or type(exc).__name__}") from exc
+
+
+def is_direct(serde: SerializerProtocol) -> bool:
+    """Whether messages may be stored as their images, past this serializer."""
+    return isinstance(serde, Serializer) and serde.is_plain
+
+
+def is_trusted(serde: SerializerProtocol) -> bool:
+    """Whether this serializer is known to give what `images.revive` gives for `images.faithful` values."""
+    return is_direct(serde.serde if isinstance(serde, EncryptedSerializer) else serde)
 
 
 def place(*keys: str) -> int:

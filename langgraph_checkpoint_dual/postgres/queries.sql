@@ -7,8 +7,9 @@ metadata @> CAST(:needle AS jsonb) AND NOT EXISTS (
 )
 
 -- name: items
--- The items of some ranges of numbers: (place in the list of ranges, number, checksum, data).
--- OFFSET 0 keeps the planner from any plan but one index scan for each range.
+-- The items of some ranges of numbers: (place in the list of ranges, number, checksum, data), and as they are in the
+-- same moment the slots of some checkpoints: (-1, place in the list of checkpoints, 0, slots).
+-- OFFSET 0 keeps the planner from any plan but one index scan for each.
 SELECT r.place - 1, i.seq, i.checksum, i.data
 FROM jsonb_array_elements(CAST(:ranges AS jsonb)) WITH ORDINALITY AS r (range, place)
 CROSS JOIN LATERAL (
@@ -17,6 +18,23 @@ CROSS JOIN LATERAL (
         AND seq BETWEEN CAST(r.range ->> 3 AS bigint) AND CAST(r.range ->> 4 AS bigint)
     OFFSET 0
 ) AS i
+UNION ALL
+SELECT -1, c.place - 1, 0, k.slots
+FROM jsonb_array_elements(CAST(:checkpoints AS jsonb)) WITH ORDINALITY AS c (key, place)
+CROSS JOIN LATERAL (
+    SELECT slots FROM {checkpoints}
+    WHERE thread_id = c.key ->> 0 AND checkpoint_ns = c.key ->> 1 AND checkpoint_id = c.key ->> 2
+    OFFSET 0
+) AS k
+
+-- name: present
+-- How many of some checkpoints are there.
+SELECT count(*) FROM jsonb_array_elements(CAST(:checkpoints AS jsonb)) AS c (key)
+CROSS JOIN LATERAL (
+    SELECT 1 FROM {checkpoints}
+    WHERE thread_id = c.key ->> 0 AND checkpoint_ns = c.key ->> 1 AND checkpoint_id = c.key ->> 2
+    OFFSET 0
+) AS k
 
 -- name: writes
 -- The pending writes of some checkpoints to some channels.
@@ -32,7 +50,7 @@ WHERE w.channel IN (SELECT jsonb_array_elements_text(CAST(:channels AS jsonb)))
 
 -- name: put
 -- New checkpoints with their items, all or none of each. A checkpoint whose base is gone is left out; an item whose
--- number is taken fails the statement. The lock keeps the threads' other checkpoints and items from being removed.
+-- number is taken fails the statement. Empty stands for NULL in the arrays, so that their types are always the same. The lock keeps the threads' other checkpoints and items from being removed.
 WITH locked AS MATERIALIZED (
     SELECT pg_advisory_xact_lock_shared(hashtextextended(t.thread_id, {lock}))
     FROM (SELECT DISTINCT thread_id FROM unnest(:thread_id::text[]) AS a (thread_id) ORDER BY thread_id) AS t
@@ -54,7 +72,7 @@ WITH locked AS MATERIALIZED (
         thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, run_id, checkpoint, slots, metadata,
         metadata_exact, base, place
     )
-    WHERE (SELECT count(*) FROM locked) > 0 AND (p.base IS NULL OR EXISTS (
+    WHERE (SELECT count(*) FROM locked) > 0 AND (p.base = '' OR EXISTS (
         SELECT FROM base
         WHERE base.thread_id = p.thread_id AND base.checkpoint_ns = p.checkpoint_ns AND base.checkpoint_id = p.base
     ))
@@ -69,8 +87,8 @@ WITH locked AS MATERIALIZED (
     INSERT INTO {checkpoints} (
         thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, run_id, checkpoint, slots, metadata, metadata_exact
     )
-    SELECT thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, run_id, checkpoint, slots,
-        CAST(metadata AS jsonb), metadata_exact
+    SELECT thread_id, checkpoint_ns, checkpoint_id, NULLIF(parent_checkpoint_id, ''), NULLIF(run_id, ''), checkpoint,
+        slots, CAST(metadata AS jsonb), NULLIF(metadata_exact, '')
     FROM added
     ON CONFLICT (thread_id, checkpoint_ns, checkpoint_id) DO UPDATE SET
         parent_checkpoint_id = excluded.parent_checkpoint_id, run_id = excluded.run_id,
@@ -82,7 +100,7 @@ SELECT place - 1 FROM added
 -- name: insert_writes
 INSERT INTO {writes} (thread_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, data)
 SELECT * FROM unnest(
-    :thread_id::text[], :checkpoint_ns::text[], :checkpoint_id::text[], :task_id::text[], :idx::int[],
+    :thread_id::text[], :checkpoint_ns::text[], :checkpoint_id::text[], :task_id::text[], :idx::bigint[],
     :task_path::text[], :channel::text[], :data::bytea[]
 )
 ON CONFLICT (thread_id, checkpoint_ns, checkpoint_id, task_id, idx) DO NOTHING
@@ -90,7 +108,7 @@ ON CONFLICT (thread_id, checkpoint_ns, checkpoint_id, task_id, idx) DO NOTHING
 -- name: replace_writes
 INSERT INTO {writes} (thread_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, data)
 SELECT * FROM unnest(
-    :thread_id::text[], :checkpoint_ns::text[], :checkpoint_id::text[], :task_id::text[], :idx::int[],
+    :thread_id::text[], :checkpoint_ns::text[], :checkpoint_id::text[], :task_id::text[], :idx::bigint[],
     :task_path::text[], :channel::text[], :data::bytea[]
 )
 ON CONFLICT (thread_id, checkpoint_ns, checkpoint_id, task_id, idx) DO UPDATE SET

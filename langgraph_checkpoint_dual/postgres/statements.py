@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from psycopg import errors, sql
+from psycopg.types.numeric import Int8
 
 from langgraph_checkpoint_dual.core.queries import Queries, fill
 from langgraph_checkpoint_dual.core.rows import CheckpointRow, Outcome, Put, PutWrites, WriteRow
@@ -116,14 +117,30 @@ def _statement(query: str, places: list[int], additions: Sequence[Addition]) -> 
     puts = [addition for addition in additions if isinstance(addition, Put)]
     order = sorted(range(len(puts)), key=lambda at: puts[at].row[:3])
     puts, places = [puts[at] for at in order], [places[at] for at in order]
-    items = [(at, item.channel, item.seq, item.checksum, item.data) for at, put in enumerate(puts, 1) for item in put.items]
+    items = [
+        (at, item.channel, item.seq, item.checksum, item.data) for at, put in enumerate(puts, 1) for item in put.items
+    ]
     args = _columns(CheckpointRow._fields, [put.row for put in puts])
-    args["base"] = [put.base for put in puts]
-    args["base_slots"] = [put.base_slots for put in puts]
+    args["base"] = [put.base or "" for put in puts]
+    args["base_slots"] = [put.base_slots or b"" for put in puts]
     args.update(_columns(("item_place", "item_channel", "item_seq", "item_checksum", "item_data"), items))
     return Statement(query, args, places)
 
 
 def _columns(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> dict[str, list[Any]]:
     columns: list[Any] = list(zip(*rows, strict=True)) if rows else [()] * len(names)
-    return {name: list(column) for name, column in zip(names, columns, strict=True)}
+    return {name: _column(name, column) for name, column in zip(names, columns, strict=True)}
+
+
+def _column(name: str, values: Sequence[Any]) -> list[Any]:
+    """A column as an array whose type does not depend on its values: a prepared statement is one for its types."""
+    if name in _NUMBERS:
+        return [Int8(value) for value in values]
+    if name in _NULLABLE:
+        empty = _NULLABLE[name]
+        return [empty if value is None else value for value in values]
+    return list(values)
+
+
+_NUMBERS = {"idx", "item_place", "item_seq", "item_checksum"}
+_NULLABLE: dict[str, str | bytes] = {"parent_checkpoint_id": "", "run_id": "", "metadata_exact": b""}
