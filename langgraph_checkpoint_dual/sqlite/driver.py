@@ -453,17 +453,17 @@ class SqliteEngine:
         conn = place.conn
         assert conn is not None
         ended: list[tuple[Job[Work], Any, BaseException | None]] = []
-        committing = False
+        begun = committing = False
         try:
             if not conn.in_transaction:
                 self._begin_immediate(place)
+            begun = True
             for job in jobs:
                 ended.append((job, *self._run_job(conn, job)))
             committing = True
             _commit(conn)
             _settle(ended)
         except Exception as exc:
-            begun = bool(ended) or conn.in_transaction
             _roll_back(conn)
             if begun and len(jobs) > 1:  # such as a full disk: what fits alone is stored
                 for job in jobs:

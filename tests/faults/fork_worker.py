@@ -1,0 +1,80 @@
+"""A process that forks while its saver is in use; parent and child both go on, and the parent closes first.
+
+Usage: `python -m tests.faults.fork_worker PATH given|path`. Prints "done" if all was well.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import sys
+import threading
+import warnings
+from typing import Any
+
+import langgraph_checkpoint_dual as dual
+from langgraph_checkpoint_dual.errors import ClosedError
+from tests.faults.history import is_whole, step
+
+CHILDREN = 3
+STEPS = 10
+
+
+def write(saver: Any, thread_id: str) -> None:
+    parent = None
+    for number in range(STEPS):
+        parent = step(saver, thread_id, number, parent)
+        assert is_whole(saver.get_tuple(parent))
+
+
+def child(saver: Any, number: int, closed: int) -> None:
+    write(saver, f"child-{number}-early")
+    os.read(closed, 1)  # until the parent has closed its saver
+    write(saver, f"child-{number}-late")
+    saver.close()
+
+
+def main(path: str) -> None:
+    saver = dual.SqliteSaver(path)
+    write(saver, "before")
+    beside = [threading.Thread(target=write, args=(saver, f"beside-{one}")) for one in range(4)]
+    for thread in beside:
+        thread.start()
+    reading, writing = os.pipe()
+    children = []
+    for number in range(CHILDREN):
+        if (pid := os.fork()) == 0:
+            os.close(writing)
+            try:
+                child(saver, number, reading)
+            except BaseException as exc:
+                os.write(2, repr(exc).encode())
+                os._exit(1)
+            os._exit(0)
+        children.append(pid)
+    write(saver, "parent")
+    for thread in beside:
+        thread.join()
+    saver.close()
+    os.close(writing)
+    assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * CHILDREN
+    os.write(1, b"done")
+
+
+def given(path: str) -> None:
+    with dual.SqliteSaver(sqlite3.connect(path, check_same_thread=False)) as saver:
+        write(saver, "parent")
+        if (pid := os.fork()) == 0:
+            try:
+                saver.get_tuple({"configurable": {"thread_id": "parent"}})
+            except ClosedError as exc:
+                os._exit(0 if "fork" in str(exc) else 2)
+            os._exit(1)
+        assert os.waitpid(pid, 0)[1] == 0
+        write(saver, "parent")
+    os.write(1, b"done")
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore", DeprecationWarning)  # forking beside threads is what this is about
+    {"path": main, "given": given}[sys.argv[2]](sys.argv[1])
