@@ -149,10 +149,15 @@ class BlockingSessions(_Sessions):
         while True:
             with _explained():
                 conn = self._wait(pool, attempts)
-            if is_alive(conn) and (not self._suspects(conn) or self._answers(conn)):
+            good = False
+            try:
+                good = is_alive(conn) and (not self._suspects(conn) or self._answers(conn))
+            finally:
+                if not good:
+                    conn.pgconn.finish()
+                    pool.putconn(conn)
+            if good:
                 return conn
-            conn.close()
-            pool.putconn(conn)
 
     def _answers(self, conn: Connection[Any]) -> bool:
         with suppress(Error), watched(conn, _PING_SECONDS):
@@ -212,10 +217,15 @@ class LoopSessions(_Sessions):
         while True:
             with _explained():
                 conn = await self._wait(pool, attempts)
-            if is_alive(conn) and (not self._suspects(conn) or await self._answers(conn)):
+            good = False
+            try:
+                good = is_alive(conn) and (not self._suspects(conn) or await self._answers(conn))
+            finally:
+                if not good:
+                    conn.pgconn.finish()
+                    await pool.putconn(conn)
+            if good:
                 return conn
-            conn.pgconn.finish()  # never waits, unlike close()
-            await pool.putconn(conn)
 
     async def _answers(self, conn: AsyncConnection[Any]) -> bool:
         with suppress(Error), watched(conn, _PING_SECONDS):

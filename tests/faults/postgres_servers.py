@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -137,12 +138,14 @@ def terminate(uri: str, condition: str = "true") -> int:
 
 def pgbouncer_path() -> str:
     """PgBouncer's program, installed from Debian's package if it is not there."""
-    sbin = f"{os.environ.get('PATH', '')}:/usr/sbin"
-    found = shutil.which("pgbouncer", path=sbin)
-    if found is None:
-        for command in (["update"], ["install", "-y", "--no-install-recommends", "pgbouncer"]):
-            subprocess.run(["apt-get", "-qq", *command], check=True, capture_output=True, timeout=300)
-        found = shutil.which("pgbouncer", path=sbin)
+    places = f"{os.environ.get('PATH', '')}:/usr/sbin"
+    with open(Path(tempfile.gettempdir()) / "dual-tests-apt.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several test processes may come here at once
+        if shutil.which("pgbouncer", path=places) is None:
+            sudo = [] if os.geteuid() == 0 else ["sudo", "-n"]
+            for command in (["update"], ["install", "-y", "--no-install-recommends", "pgbouncer"]):
+                subprocess.run([*sudo, "apt-get", "-qq", *command], check=True, capture_output=True, timeout=300)
+    found = shutil.which("pgbouncer", path=places)
     assert found is not None
     return found
 
@@ -154,13 +157,12 @@ def pgbouncer(uri: str, mode: str) -> Iterator[str]:
     with folder() as home:
         port = free_port()
         (home / "users").write_text('"postgres" ""\n')
+        password = f"password={place['password']} " if "password" in place else ""
+        server = f"host={place['host']} port={place.get('port', 5432)} user={place.get('user', 'postgres')} {password}"
         (home / "ini").write_text(
-            f"[databases]\n* = host={place['host']} port={place.get('port', 5432)}\n"
+            f"[databases]\n* = {server}\n"
             f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n"
             f"auth_file = {home}/users\npool_mode = {mode}\ndefault_pool_size = 1\nserver_login_retry = 1\n"
-        )
-        (home / "ini").write_text(
-            (home / "ini").read_text().replace("* = ", f"* = user={place.get('user', 'postgres')} ")
         )
         process = subprocess.Popen(
             [pgbouncer_path(), str(home / "ini")], user=USER, cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE

@@ -223,6 +223,7 @@ async def test_failover_under_load(way: Way) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("way", [way for way in WAYS if way.given == "pool"], ids=str)
 async def test_sessions_on_a_standby_are_left_for_the_primary(way: Way) -> None:
     """What a client sees whose name for the primary still leads to a server that is a standby."""
     with Cluster.new() as primary:
