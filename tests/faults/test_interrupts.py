@@ -6,7 +6,6 @@ import sqlite3
 from contextlib import closing
 from typing import Any
 
-import psycopg
 import pytest
 
 import langgraph_checkpoint_dual as dual
@@ -46,9 +45,3 @@ class TestPostgres:
         with dual.PostgresSaver(postgres_uri) as saver:
             report = interrupt_rounds(saver, rounds(60), beside)
             assert report.clean, report
-
-    def test_given_connection(self, postgres_uri: str) -> None:
-        with psycopg.connect(postgres_uri, autocommit=True) as connection:
-            report = interrupt_rounds(dual.PostgresSaver(connection), rounds(40))
-            assert report.clean, report
-            assert connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
