@@ -22,13 +22,13 @@ from contextlib import (
 from typing import Any, NamedTuple, TypeAlias
 from weakref import WeakSet
 
-from psycopg import AsyncConnection, AsyncPipeline, Connection, Error, Pipeline
+from psycopg import AsyncConnection, AsyncPipeline, Connection, Error, OperationalError, Pipeline
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
 from langgraph_checkpoint_dual.errors import BusyError, CheckpointerError, ClosedError
 from langgraph_checkpoint_dual.postgres.faults import interruption, interrupts, is_alive, refuses_transactions
 from langgraph_checkpoint_dual.postgres.pools import ais_direct, aprobe, is_direct, probe
-from langgraph_checkpoint_dual.postgres.watch import NoAnswer, watched
+from langgraph_checkpoint_dual.postgres.watch import NoAnswer, Watched
 from langgraph_checkpoint_dual.retrying import Attempts, InterruptedSession
 
 SyncConn: TypeAlias = "Connection[Any] | ConnectionPool[Any]"
@@ -38,6 +38,7 @@ STATEMENT_MODE = (
     "a pooler in statement mode lies between, which refuses transactions of several statements; "
     "this operation needs its transaction or session mode, or a direct connection"
 )
+_POOL_FAILURES = (PoolTimeout, TooManyRequests, PoolClosed)
 _PING_SECONDS = 1.0
 _BUSY = (
     "no connection of the pool became free in time ({}); give the pool more connections (max_size) or a longer timeout"
@@ -91,7 +92,7 @@ class _Sessions:
         """Tell failures of the session from other errors."""
         knew = self.single_statements
         try:
-            with watched(conn, self.limits.response_timeout):
+            with Watched(conn, self.limits.response_timeout):
                 yield
         except Error as exc:
             if isinstance(exc, NoAnswer):
@@ -147,8 +148,10 @@ class BlockingSessions(_Sessions):
 
     def _take(self, pool: ConnectionPool[Connection[Any]], attempts: Attempts) -> Connection[Any]:
         while True:
-            with _explained():
+            try:
                 conn = self._wait(pool, attempts)
+            except _POOL_FAILURES as exc:
+                raise _explained(exc) from exc
             good = False
             try:
                 good = is_alive(conn) and (not self._suspects(conn) or self._answers(conn))
@@ -160,7 +163,7 @@ class BlockingSessions(_Sessions):
                 return conn
 
     def _answers(self, conn: Connection[Any]) -> bool:
-        with suppress(Error), watched(conn, _PING_SECONDS):
+        with suppress(Error), Watched(conn, _PING_SECONDS):
             is_direct(conn)
             self._trust(conn)
             return True
@@ -215,8 +218,10 @@ class LoopSessions(_Sessions):
 
     async def _take(self, pool: AsyncConnectionPool[AsyncConnection[Any]], attempts: Attempts) -> AsyncConnection[Any]:
         while True:
-            with _explained():
+            try:
                 conn = await self._wait(pool, attempts)
+            except _POOL_FAILURES as exc:
+                raise _explained(exc) from exc
             good = False
             try:
                 good = is_alive(conn) and (not self._suspects(conn) or await self._answers(conn))
@@ -228,7 +233,7 @@ class LoopSessions(_Sessions):
                 return conn
 
     async def _answers(self, conn: AsyncConnection[Any]) -> bool:
-        with suppress(Error), watched(conn, _PING_SECONDS):
+        with suppress(Error), Watched(conn, _PING_SECONDS):
             await ais_direct(conn)
             self._trust(conn)
             return True
@@ -249,14 +254,10 @@ def _patience(pool: ConnectionPool[Any] | AsyncConnectionPool[Any], attempts: At
     return min(pool.timeout, max(0.1, attempts.left()))
 
 
-@contextmanager
-def _explained() -> Iterator[None]:
-    try:
-        yield
-    except (PoolTimeout, TooManyRequests) as exc:
-        raise BusyError(_BUSY.format(exc)) from exc
-    except PoolClosed as exc:
-        raise ClosedError(f"the pool that this saver uses is not open: {exc}") from exc
+def _explained(failure: OperationalError) -> CheckpointerError:
+    if isinstance(failure, PoolClosed):
+        return ClosedError(f"the pool that this saver uses is not open: {failure}")
+    return BusyError(_BUSY.format(failure))
 
 
 def _transaction_of(conn: Connection[Any]) -> AbstractContextManager[Any]:

@@ -12,8 +12,8 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from types import TracebackType
 from typing import Any
 
 from psycopg import AsyncConnection, Connection, Error, OperationalError
@@ -21,7 +21,7 @@ from psycopg import AsyncConnection, Connection, Error, OperationalError
 _PERIOD = 0.25
 _lock = threading.Lock()
 _work = threading.Event()
-_entries: set[_Entry] = set()
+_entries: set[Watched] = set()
 _thread: threading.Thread | None = None
 
 
@@ -29,56 +29,63 @@ class NoAnswer(OperationalError):
     """The server kept silent for too long."""
 
 
-class _Entry:
-    __slots__ = ("conn", "cut", "deadline")
+class Watched:
+    """Shuts the connection down if this block takes longer.
 
-    def __init__(self, conn: Connection[Any] | AsyncConnection[Any], deadline: float) -> None:
-        self.conn, self.deadline, self.cut = conn, deadline, False
-
-
-@contextmanager
-def watched(conn: Connection[Any] | AsyncConnection[Any], seconds: float | None) -> Iterator[None]:
-    """Shut the connection down if this block takes longer.
+    Args:
+        seconds: how long it may take; `None` for as long as it likes.
 
     Raises:
         NoAnswer: in place of the driver's error, if that happened.
     """
-    if seconds is None:
-        yield
-        return
-    entry = _Entry(conn, time.monotonic() + seconds)
-    try:
-        _begin(entry)
-        yield
-    except Error as exc:
-        if entry.cut:
-            raise NoAnswer(f"no answer from the server within {seconds:g} s (response_timeout)") from exc
-        raise
-    finally:
-        with _lock:
-            _entries.discard(entry)
+
+    __slots__ = ("_seconds", "conn", "cut", "deadline")
+
+    def __init__(self, conn: Connection[Any] | AsyncConnection[Any], seconds: float | None) -> None:
+        self.conn, self._seconds, self.cut = conn, seconds, False
+        self.deadline = time.monotonic() + (seconds or 0)
+
+    def __enter__(self) -> None:
+        if self._seconds is not None:
+            _begin(self)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _entries.discard(self)
+        if self._seconds is None or time.monotonic() < self.deadline:
+            return
+        with _lock:  # it may be just about to be shut down
+            pass
+        if self.cut and isinstance(error, Error):
+            raise NoAnswer(f"no answer from the server within {self._seconds:g} s (response_timeout)") from error
 
 
-def _begin(entry: _Entry) -> None:
+def _begin(entry: Watched) -> None:
     global _thread
-    with _lock:
-        _entries.add(entry)
-        if not _work.is_set():
-            _work.set()
-        if _thread is None or not _thread.is_alive():  # after a fork it is not
-            _thread = threading.Thread(target=_patrol, name="langgraph-checkpoint-dual-watch", daemon=True)
-            _thread.start()
+    _entries.add(entry)
+    if not _work.is_set():
+        _work.set()
+    if _thread is None or not _thread.is_alive():  # the first time, and after a fork
+        with _lock:
+            if _thread is None or not _thread.is_alive():
+                _thread = threading.Thread(target=_patrol, name="langgraph-checkpoint-dual-watch", daemon=True)
+                _thread.start()
 
 
 def _patrol() -> None:
     while _work.wait():
         now = time.monotonic()
         with _lock:
-            if not _entries:
-                _work.clear()
-            for entry in [one for one in _entries if one.deadline <= now and not one.cut]:
-                entry.cut = True
-                _shut_down(entry.conn)
+            _work.clear()
+            entries = list(_entries)  # one step for the interpreter: blocks begin and end meanwhile
+            if entries:
+                _work.set()
+            for entry in entries:
+                if entry.deadline <= now and not entry.cut and entry in _entries:
+                    entry.cut = True
+                    _entries.discard(entry)
+                    _shut_down(entry.conn)
         time.sleep(_PERIOD)
 
 

@@ -11,7 +11,7 @@ from tests.faults.common import Report
 from tests.faults.history import has_writes, is_whole
 from tests.support import tables
 from tests.support.checkpoints import config
-from tests.support.savers import OURS, Kind, opened
+from tests.support.savers import OURS, Kind, faced, opened
 
 
 async def crash_rounds(kind: Kind, database: str, rounds: int, package: str = OURS) -> Report:
@@ -48,9 +48,9 @@ async def check(
     if kind.backend == "sqlite" and tables.rows(database, "PRAGMA integrity_check") != [("ok",)]:
         report.torn += 1
     async with opened(kind.load(package), database) as saver:
-        stored: dict[str, Any] = {}
+        subject, stored = faced(saver, kind.face), dict[str, Any]()
         for thread_id in {thread for thread, _, _ in acknowledged}:
-            async for found in saver.alist(config(thread_id)):
+            async for found in subject.alist(config(thread_id)):
                 stored[found.config["configurable"]["checkpoint_id"]] = found
         report.torn += sum(not is_whole(found) for found in stored.values())
         for _, number, checkpoint_id in acknowledged:
