@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from hashlib import blake2b
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
@@ -82,7 +83,6 @@ class Stored(NamedTuple):
     not `faithful` to their items' typed bytes.
     """
 
-    version: Any
     slot: Slot
     marks: tuple[Mark, ...] | None = None
     raws: Mapping[bytes, bytes] = MappingProxyType({})
@@ -145,36 +145,34 @@ class Planner:
     def __init__(self, encode: Encode, *, trusted: bool, direct: bool = False, fresh: bool = False) -> None:
         self._encode, self._trusted, self._direct, self._fresh = encode, trusted, direct, fresh
 
-    def plan(self, value: Any, version: Any, base: Stored | None) -> Planned:
+    def plan(self, value: Any, base: Stored | None) -> Planned:
         """Plan a value of which the base checkpoint stores `base`."""
-        if base is not None and version is not None and base.version == version and type(base.version) is type(version):
-            return Planned(base, [], isinstance(base.slot, Manifest))
         if type(value) is list and value and not (_scalar(value[0]) and _scalar(value[-1])):
-            return self._plan_parts(LIST, value, value, version, base)
+            return self._plan_parts(LIST, value, value, base)
         if type(value) is dict and len(value) >= DICT_ENTRIES and all(type(key) is str for key in value):
-            return self._plan_parts(DICT, value, [list(entry) for entry in value.items()], version, base)
-        return self._plan_whole(value, version, base)
+            return self._plan_parts(DICT, value, [list(entry) for entry in value.items()], base)
+        return self._plan_whole(value, base)
 
-    def _plan_whole(self, value: Any, version: Any, base: Stored | None) -> Planned:
+    def _plan_whole(self, value: Any, base: Stored | None) -> Planned:
         numbering = _Numbering(WHOLE, base, fresh=self._fresh)
         if not numbering.known:
             typed = self._encode(value)
             if len(typed) <= INLINE_BYTES:
-                return Planned(Stored(version, Inline(typed)), [], False)
+                return Planned(Stored(Inline(typed)), [], False)
         self._place(value, numbering)
         if numbering.size and numbering.size <= INLINE_BYTES:
-            return Planned(Stored(version, Inline(numbering.new[0])), [], False)
-        return numbering.result(version)
+            return Planned(Stored(Inline(numbering.new[0])), [], False)
+        return numbering.result()
 
-    def _plan_parts(self, kind: int, value: Any, parts: Sequence[Any], version: Any, base: Stored | None) -> Planned:
+    def _plan_parts(self, kind: int, value: Any, parts: Sequence[Any], base: Stored | None) -> Planned:
         numbering = _Numbering(kind, base, fresh=self._fresh)
         for part in parts:
             self._place(part, numbering)
         if not numbering.reuses and numbering.size <= max(INLINE_BYTES, _SMALL_ELEMENT * len(parts)):
-            return self._plan_whole(value, version, base)
+            return self._plan_whole(value, base)
         if numbering.scattered:
-            return self._plan_parts(kind, value, parts, version, None)
-        return numbering.result(version)
+            return self._plan_parts(kind, value, parts, None)
+        return numbering.result()
 
     def _place(self, part: Any, numbering: _Numbering) -> None:
         """Give a part its item: that of the base with an equal mark, or a new one."""
@@ -206,10 +204,15 @@ class _Numbering:
         self._fresh = fresh
         self._before: Manifest | None = None
         self._old_raws: Mapping[bytes, bytes] = {}
-        self._index: dict[Mark, int] = {}
+        self._old: tuple[Mark, ...] = ()
+        self._old_seqs: list[int] = []
         if base is not None and base.marks is not None and isinstance(base.slot, Manifest) and base.slot.kind == kind:
             self._before, self._old_raws = base.slot, base.raws
-            self._index = dict(zip(base.marks, base.slot.seqs, strict=True))
+            self._old, self._old_seqs = base.marks, base.slot.seqs
+
+    @cached_property
+    def _index(self) -> dict[Mark, int]:
+        return dict(zip(self._old, self._old_seqs, strict=True))
 
     @property
     def known(self) -> bool:
@@ -225,9 +228,14 @@ class _Numbering:
 
     def use(self, mark: Mark) -> bool:
         """Use the item with this mark again, if there is one."""
-        seq = self._index.get(mark)
-        if seq is None:
-            return False
+        at = len(self._marks)
+        if at < len(self._old) and mark == self._old[at]:  # in its old place, as most are: no hash is needed
+            mark, seq = self._old[at], self._old_seqs[at]
+        else:
+            found = self._index.get(mark)
+            if found is None:
+                return False
+            seq = found
         self._seqs.append(seq)
         self._marks.append(mark)
         self.reuses = self.reuses or seq >= 0
@@ -245,7 +253,7 @@ class _Numbering:
         if is_image(mark) and not revivable:
             self._raws[mark] = typed
 
-    def result(self, version: Any) -> Planned:
+    def result(self) -> Planned:
         """The plan, once all parts have their items."""
         check = self._before.check if self._before else 0
         for typed in self.new:
@@ -253,7 +261,7 @@ class _Numbering:
         start = self._start()
         seqs = [seq if seq >= 0 else start - 1 - seq for seq in self._seqs]
         manifest = Manifest(self.kind, start + len(self.new), check, _ranges(seqs))
-        stored = Stored(version, manifest, tuple(self._marks), self._raws)
+        stored = Stored(manifest, tuple(self._marks), self._raws)
         return Planned(stored, list(enumerate(self.new, start)), self.reuses)
 
     def _start(self) -> int:

@@ -85,7 +85,7 @@ class _Shelf:
             return manifest.ranges
         return [(seq, 1) for seq in manifest.seqs if seq not in self._marks]
 
-    def read(self, version: Any, slot: Manifest, serde: SerializerProtocol) -> tuple[Any, Stored]:
+    def read(self, slot: Manifest, serde: SerializerProtocol) -> tuple[Any, Stored]:
         """A value, anew, and what is known of it now."""
         known, decode, trusted = self._marks, partial(values.decode, serde), values.is_trusted(serde)
         parts: list[Any] = []
@@ -105,7 +105,7 @@ class _Shelf:
             parts.append(part)
             marks.append(mark)
         raws = {mark: self._raws[mark] for mark in marks if is_image(mark) and mark in self._raws} if self._raws else {}
-        return assemble(slot.kind, parts), Stored(version, slot, tuple(marks), raws)
+        return assemble(slot.kind, parts), Stored(slot, tuple(marks), raws)
 
     def _open(self, seq: int, decode: Decode, trusted: bool) -> tuple[Any, Mark]:
         """The part that a fetched item holds, and its mark."""
@@ -172,10 +172,9 @@ class Look:
         """The channel values of a checkpoint whose items were fetched, and what is now known of it."""
         found: dict[str, Any] = {}
         channels: dict[str, Stored] = {}
-        versions = loaded.checkpoint.get("channel_versions") or {}
         for channel in loaded.slots:
             try:
-                found[channel], channels[channel] = self._value(loaded, channel, versions.get(channel), serde)
+                found[channel], channels[channel] = self._value(loaded, channel, serde)
             except DecodeError as exc:
                 raise exc.at(**loaded.address.where, channel=channel) from exc
             except (ValueError, TypeError, KeyError, IndexError) as exc:
@@ -183,15 +182,15 @@ class Look:
                 raise DecodeError(f"the stored value is damaged: {exc}", **where) from exc
         return found, known_of(loaded.address.checkpoint_id or "", loaded.sealed_slots, channels)
 
-    def _value(self, loaded: Loaded, channel: str, version: Any, serde: SerializerProtocol) -> tuple[Any, Stored]:
+    def _value(self, loaded: Loaded, channel: str, serde: SerializerProtocol) -> tuple[Any, Stored]:
         slot = loaded.slots[channel]
         if isinstance(slot, Inline):
-            return values.decode(serde, slot.data), Stored(version, slot)
+            return values.decode(serde, slot.data), Stored(slot)
         key = _key(loaded, channel)
         known = self._stored(key)
         if known is not None and known.slot == slot and known.marks is not None:
-            return value_of(known, partial(values.decode, serde)), known._replace(version=version)
-        return self._shelves[key].read(version, slot, serde)
+            return value_of(known, partial(values.decode, serde)), known
+        return self._shelves[key].read(slot, serde)
 
     def _wanted(self, key: ShelfKey, manifests: list[Manifest]) -> list[Range]:
         known = self._stored(key)

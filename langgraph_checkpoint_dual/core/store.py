@@ -37,6 +37,8 @@ from langgraph_checkpoint_dual.errors import CheckpointerError, ConfigError, Dec
 
 T = TypeVar("T")
 
+_COMPARE_BYTES = 4096
+"""A put that would store more than this anew first reads what its parent has stored."""
 ATTEMPTS = 8
 """How often a read or a put begins again when others change what it works on."""
 
@@ -154,7 +156,7 @@ class Store:
     ) -> RunnableConfig:
         """Store a checkpoint; the config's checkpoint is its parent. Returns the config that means it.
 
-        Values are stored whether or not `new_versions` names them, unless the parent has them under the same version.
+        Every value is stored as it is now, whether or not `new_versions` names it: nodes may have changed it in place.
         """
         parent = address_of(config)
         checkpoint_id = text_key("checkpoint['id']", checkpoint.get("id"))
@@ -163,16 +165,20 @@ class Store:
         channel_values = dict(checkpoint.get("channel_values") or {})
         weight = weigh(channel_values)
         base = self._base(parent)
-        if base is None and parent.checkpoint_id is not None:
-            with suppress(DecodeError):  # a damaged parent is no reason not to store its child
-                await self.tuple_at(db, parent)
-            base = self._base(parent)
+        compared = base is not None or parent.checkpoint_id is None
         fresh = False
         for _ in range(ATTEMPTS):
             work = partial(
                 self._planned, parent, checkpoint_id, checkpoint, channel_values, config, metadata, base, fresh
             )
             addition, known = await db.compute(weight, work)
+            if not compared and sum(len(item.data) for item in addition.items) > _COMPARE_BYTES:
+                compared = True
+                with suppress(DecodeError):  # a damaged parent is no reason not to store its child
+                    await self.tuple_at(db, parent)
+                base = self._base(parent)
+                if base is not None:
+                    continue
             outcome = await db.append(addition)
             if outcome is Outcome.SEQ_TAKEN and await self._has_items(db, addition):
                 row = addition.row
@@ -181,7 +187,8 @@ class Store:
                 self.memory.keep(parent.thread_id, parent.checkpoint_ns or "", known)
                 configurable = config["configurable"]
                 return config_of(configurable["thread_id"], configurable.get("checkpoint_ns") or "", checkpoint["id"])
-            base = None if outcome is Outcome.BASE_GONE else base
+            if outcome is Outcome.BASE_GONE:
+                base, compared = None, True
             fresh = fresh or outcome is Outcome.SEQ_TAKEN
         raise CheckpointerError(f"the checkpoint could not be stored in {ATTEMPTS} attempts: others kept changing it")
 
@@ -207,14 +214,13 @@ class Store:
             direct=values.is_direct(self.serde),
             fresh=fresh,
         )
-        versions = checkpoint.get("channel_versions") or {}
         channels: dict[str, Stored] = {}
         items: list[ItemRow] = []
         reuses = False
         for channel, value in channel_values.items():
             before = base.channels.get(channel) if base is not None else None
             try:
-                plan = planner.plan(value, versions.get(channel), before)
+                plan = planner.plan(value, before)
             except EncodeError as exc:
                 raise exc.in_channel(channel) from exc
             channels[channel] = plan.stored
