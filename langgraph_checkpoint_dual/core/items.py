@@ -90,9 +90,10 @@ class Stored(NamedTuple):
     @property
     def weight(self) -> int:
         """About the bytes of memory that this takes."""
+        if isinstance(self.slot, Inline):
+            return 300 + len(self.slot.data)
         marks = sum(48 + (len(mark) if is_image(mark) else len(mark[0])) for mark in self.marks or ())
-        slot = len(self.slot.data) if isinstance(self.slot, Inline) else 100 * len(self.slot.ranges)
-        return 300 + marks + slot + sum(map(len, self.raws.values()))
+        return 300 + marks + 100 * len(self.slot.ranges) + sum(map(len, self.raws.values()))
 
 
 class Planned(NamedTuple):
@@ -154,11 +155,13 @@ class Planner:
         return self._plan_whole(value, base)
 
     def _plan_whole(self, value: Any, base: Stored | None) -> Planned:
-        numbering = _Numbering(WHOLE, base, fresh=self._fresh)
-        if not numbering.known:
+        if base is None or isinstance(base.slot, Inline):
             typed = self._encode(value)
+            if base is not None and base.slot == (typed,):
+                return Planned(base, [], False)
             if len(typed) <= INLINE_BYTES:
                 return Planned(Stored(Inline(typed)), [], False)
+        numbering = _Numbering(WHOLE, base, fresh=self._fresh)
         self._place(value, numbering)
         if numbering.size and numbering.size <= INLINE_BYTES:
             return Planned(Stored(Inline(numbering.new[0])), [], False)
@@ -213,11 +216,6 @@ class _Numbering:
     @cached_property
     def _index(self) -> dict[Mark, int]:
         return dict(zip(self._old, self._old_seqs, strict=True))
-
-    @property
-    def known(self) -> bool:
-        """Whether the base stores items of this kind."""
-        return self._before is not None
 
     @property
     def scattered(self) -> bool:

@@ -139,8 +139,9 @@ class Look:
 
     @property
     def weight(self) -> int:
-        """The bytes fetched so far."""
-        return sum(shelf.weight for shelf in self._shelves.values())
+        """About the bytes that reading the checkpoints decodes: what was fetched, and what is known."""
+        fetched = sum(shelf.weight for shelf in self._shelves.values())
+        return fetched + sum(known.weight for known in self._known.values())
 
     async def fetch(self, tx: Tx, checkpoints: Sequence[Loaded]) -> None:
         """Fetch the items of these checkpoints that are not known.

@@ -225,7 +225,8 @@ class Store:
                 raise exc.in_channel(channel) from exc
             channels[channel] = plan.stored
             reuses = reuses or plan.reuses
-            items += _item_rows(parent, escape(channel), plan.items)
+            if plan.items:
+                items += _item_rows(parent, escape(channel), plan.items)
         slots = {channel: stored.slot for channel, stored in channels.items()}
         row = checkpoint_row(self.serde, parent, checkpoint_id, checkpoint, slots, config, metadata)
         addition = Put(row, items)

@@ -122,6 +122,27 @@ async def until(uri: str, condition: str, reached: Callable[[int], bool]) -> Non
     raise AssertionError(condition)
 
 
+@pytest.mark.parametrize("code", ["40001", "40P01"])
+async def test_what_the_server_rolled_back_is_repeated(way: Way, code: str, postgres_uri: str) -> None:
+    """A trigger stands for the other side of a conflict: it fails the first attempts at each change."""
+    async with way.opened(postgres_uri) as saver:
+        first = await put(saver, values={"total": 1})
+        for statement in (
+            "CREATE SEQUENCE attempts",
+            f"""CREATE FUNCTION conflict() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                IF nextval('attempts') % 3 <> 0 THEN RAISE EXCEPTION USING ERRCODE = '{code}'; END IF;
+                RETURN NULL; END $$""",
+            """CREATE TRIGGER conflict BEFORE INSERT OR DELETE ON dual_checkpoints
+                FOR EACH STATEMENT EXECUTE FUNCTION conflict()""",
+        ):
+            execute(postgres_uri, statement)
+        last = await put(saver, first, {"total": 2})
+        await saver.acopy_thread("thread", "copy")
+        await saver.adelete_thread("copy")
+        assert [one.config for one in await listed(saver, None)] == [last, first]
+    assert execute(postgres_uri, "SELECT last_value FROM attempts") == [(9,)]
+
+
 class TestLostAnswers:
     """The server has committed, but its answer never comes."""
 
