@@ -48,7 +48,8 @@ def _is_idle(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
 
 def refuses_transactions(error: Exception) -> bool:
     """Whether this is how PgBouncer says that it only lets single statements through."""
-    return isinstance(error, errors.ProtocolViolation) and "statement pooling" in str(error)
+    # Older psycopg gives the text only, without PgBouncer's (general) error code.
+    return isinstance(error, OperationalError) and "not allowed in statement pooling mode" in str(error)
 
 
 def is_alive(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
