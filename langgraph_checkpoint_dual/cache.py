@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from collections import OrderedDict
 
 from langgraph_checkpoint_dual.core.looks import Known
 
 DEFAULT_BYTES = 64 * 1024 * 1024
 DEFAULT_ENTRIES = 2_000
+
+
+_CACHES: weakref.WeakSet[Cache] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for cache in list(_CACHES):
+        cache.renew_lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class Cache:
@@ -24,6 +38,11 @@ class Cache:
         self._lock = threading.Lock()
         self._known: OrderedDict[tuple[str, str], Known] = OrderedDict()
         self._bytes = 0
+        _CACHES.add(self)
+
+    def renew_lock(self) -> None:
+        """After a fork: a thread that is not in this process may have held the lock."""
+        self._lock = threading.Lock()
 
     @property
     def bytes(self) -> int:

@@ -6,13 +6,13 @@ langgraph_matches(metadata, :needle, :nulls)
 -- name: items
 -- The items of some ranges of numbers: (place in the list of ranges, number, checksum, data), and as they are in the
 -- same moment the slots of some checkpoints: (-1, place in the list of checkpoints, 0, slots).
-SELECT r.key, i.seq, i.checksum, i.data
+SELECT r.key, i.seq, i.checksum, CAST(i.data AS BLOB)
 FROM json_each(:ranges) AS r CROSS JOIN {items} AS i
 WHERE i.thread_id = json_extract(r.value, '$[0]') AND i.checkpoint_ns = json_extract(r.value, '$[1]')
     AND i.channel = json_extract(r.value, '$[2]')
     AND i.seq BETWEEN json_extract(r.value, '$[3]') AND json_extract(r.value, '$[4]')
 UNION ALL
-SELECT -1, c.key, 0, k.slots
+SELECT -1, c.key, 0, CAST(k.slots AS BLOB)
 FROM json_each(:checkpoints) AS c CROSS JOIN {checkpoints} AS k
 WHERE k.thread_id = json_extract(c.value, '$[0]') AND k.checkpoint_ns = json_extract(c.value, '$[1]')
     AND k.checkpoint_id = json_extract(c.value, '$[2]')

@@ -16,13 +16,8 @@ from typing_extensions import Self
 from langgraph_checkpoint_dual.cache import Cache
 from langgraph_checkpoint_dual.errors import ConfigError
 from langgraph_checkpoint_dual.saver import Saver
-from langgraph_checkpoint_dual.sqlite.driver import (
-    DEFAULT_TIMEOUT,
-    FileConnections,
-    LoopFace,
-    OneConnection,
-    SqliteEngine,
-)
+from langgraph_checkpoint_dual.sqlite.connections import FileConnections, OneConnection
+from langgraph_checkpoint_dual.sqlite.driver import DEFAULT_TIMEOUT, LoopFace, SqliteEngine
 from langgraph_checkpoint_dual.sqlite.through_aiosqlite import AiosqliteBlockingFace, AiosqliteFace
 
 _SYNCHRONOUS = ("EXTRA", "FULL", "NORMAL", "OFF")

@@ -17,7 +17,8 @@ from langgraph_checkpoint_dual.core.rows import Outcome, Put, PutWrites
 from langgraph_checkpoint_dual.core.tx import Tx, finish
 from langgraph_checkpoint_dual.errors import ClosedError
 from langgraph_checkpoint_dual.hopping import INLINE_WEIGHT
-from langgraph_checkpoint_dual.sqlite.driver import CLOSED, OneConnection, SqliteEngine
+from langgraph_checkpoint_dual.sqlite.connections import CLOSED, OneConnection
+from langgraph_checkpoint_dual.sqlite.driver import SqliteEngine
 
 T = TypeVar("T")
 
