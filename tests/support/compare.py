@@ -53,17 +53,17 @@ def answer(found: CheckpointTuple | None) -> Any:
         "key": key_of(found),
         "values": {name: fingerprint(value) for name, value in checkpoint.pop("channel_values").items()},
         "checkpoint": {
-            name: _unordered(value) for name, value in checkpoint.items() if (name, value) != ("pending_sends", [])
+            name: unordered(value) for name, value in checkpoint.items() if (name, value) != ("pending_sends", [])
         },
-        "metadata": {name: _unordered(value) for name, value in found.metadata.items()},
+        "metadata": {name: unordered(value) for name, value in found.metadata.items()},
         "writes": [fingerprint(write) for write in found.pending_writes or []],
     }
 
 
-def _unordered(value: Any) -> Any:
+def unordered(value: Any) -> Any:
     """As `fingerprint`, but the order of dict entries does not count (metadata and versions are mappings by name)."""
     if isinstance(value, Mapping):
-        return {name: _unordered(item) for name, item in value.items()}
+        return {name: unordered(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_unordered(item) for item in value]
+        return [unordered(item) for item in value]
     return fingerprint(value)

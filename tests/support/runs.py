@@ -10,7 +10,7 @@ from typing import Any
 
 from langgraph.types import StateSnapshot
 
-from tests.support.compare import fingerprint
+from tests.support.compare import fingerprint, unordered
 
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[0-9a-f]{32}")
 
@@ -94,7 +94,7 @@ def anonymous(value: Any) -> Any:
 
 def facts(found: StateSnapshot) -> dict[str, Any]:
     """The state of a snapshot and where it comes from, without ids and times."""
-    return {"values": visible(found.values), "metadata": visible(dict(found.metadata or {}))}
+    return {"values": visible(found.values), "metadata": anonymous(unordered(found.metadata or {}))}
 
 
 def snapshot(found: StateSnapshot) -> dict[str, Any]:
