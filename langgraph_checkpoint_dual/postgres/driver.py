@@ -62,6 +62,15 @@ class BlockingTx:
         with self.conn.transaction():
             return await self._store(statement)
 
+    async def whole(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do some work in a transaction."""
+        with self.conn.transaction():
+            return await work()
+
+    async def send(self, script: bytes) -> None:
+        """Send several statements as one message, which the server runs as one transaction."""
+        self.conn.execute(script, prepare=False)
+
     async def _store(self, statement: Statement) -> list[Row]:
         with self.conn.cursor(binary=True, row_factory=tuple_row) as cursor:
             cursor.execute(self._dialect[statement.query], statement.args, prepare=self._prepare)
@@ -89,6 +98,15 @@ class LoopTx:
             return await self._store(statement)
         async with self.conn.transaction():
             return await self._store(statement)
+
+    async def whole(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do some work in a transaction."""
+        async with self.conn.transaction():
+            return await work()
+
+    async def send(self, script: bytes) -> None:
+        """Send several statements as one message, which the server runs as one transaction."""
+        await self.conn.execute(script, prepare=False)
 
     async def _store(self, statement: Statement) -> list[Row]:
         async with self.conn.cursor(binary=True, row_factory=tuple_row) as cursor:
@@ -138,7 +156,46 @@ class ScriptTx:
         return ";\n".join(self._parts).encode()
 
 
-class BlockingEngine:
+class _Engine:
+    """What the two engines do alike on a session, blocking or not."""
+
+    _sessions: BlockingSessions | LoopSessions
+    _dialect: Dialect
+    _schema: Schema
+    _closed: bool
+
+    def check_open(self) -> None:
+        if self._closed:
+            raise ClosedError(CLOSED)
+
+    async def _changed(self, tx: BlockingTx | LoopTx, edit: Callable[[Tx], Awaitable[T]], fate: Fate[T]) -> T:
+        """Make a change, unless an earlier attempt has made it."""
+        if self._sessions.single_statements:
+            script = ScriptTx(tx.conn, self._dialect)
+            result = await edit(script)
+            await tx.send(script.text)
+            return result
+        if await fate.is_committed(tx):
+            return fate.result
+        return await tx.whole(lambda: fate.run(tx))
+
+    async def _set_up(self, tx: BlockingTx | LoopTx) -> None:
+        if await self._schema.is_current(tx):
+            return
+        try:
+            if self._sessions.single_statements:
+                await tx.send(";".join(self._schema.script()).encode())
+            else:
+                await tx.whole(lambda: self._schema.migrate(tx))
+        except REFUSED:
+            await self._schema.verify(tx)
+        except errors.ProgrammingError:
+            if not await self._schema.is_current(tx):  # nobody else was quicker
+                raise
+        self._schema.ready = True
+
+
+class BlockingEngine(_Engine):
     """The blocking `Database` on a connection or a pool.
 
     Args:
@@ -158,34 +215,20 @@ class BlockingEngine:
         pipe: Pipeline | None = None,
         owned: bool = False,
     ) -> None:
-        self._sessions = BlockingSessions(conn, pipe, limits)
+        self._sessions: BlockingSessions = BlockingSessions(conn, pipe, limits)
         self._dialect, self._schema, self._owned = schema.dialect, schema, owned
         self._combiner: Combiner[Addition] = Combiner(self._run_batch)
         self._closed = False
 
     async def read(self, look: Callable[[Tx], Awaitable[T]]) -> T:
-        async def once(tx: BlockingTx) -> T:
-            return await look(tx)
-
         self.setup()
-        return await self._repeated(once)
+        return await self._repeated(look)
 
     async def change(self, edit: Callable[[Tx], Awaitable[T]]) -> T:
         fate = Fate(edit)
 
-        async def once(tx: BlockingTx) -> T:
-            if self._sessions.single_statements:
-                script = ScriptTx(tx.conn, self._dialect)
-                result = await edit(script)
-                tx.conn.execute(script.text, prepare=False)
-                return result
-            if await fate.is_committed(tx):
-                return fate.result
-            with tx.conn.transaction():
-                return await fate.run(tx)
-
         self.setup()
-        return await self._repeated(once)
+        return await self._repeated(lambda tx: self._changed(tx, edit, fate))
 
     async def append(self, addition: Put | PutWrites) -> Outcome:
         self.setup()
@@ -212,26 +255,6 @@ class BlockingEngine:
         """As `setup`, but change nothing: a `SchemaError` says what is missing."""
         self.check_open()
         finish(self._repeated(self._schema.verify))
-
-    async def _set_up(self, tx: BlockingTx) -> None:
-        if await self._schema.is_current(tx):
-            return
-        try:
-            if self._sessions.single_statements:
-                tx.conn.execute(";".join(self._schema.script()).encode(), prepare=False)
-            else:
-                with tx.conn.transaction():
-                    await self._schema.migrate(tx)
-        except REFUSED:
-            await self._schema.verify(tx)
-        except errors.ProgrammingError:
-            if not await self._schema.is_current(tx):  # nobody else was quicker
-                raise
-        self._schema.ready = True
-
-    def check_open(self) -> None:
-        if self._closed:
-            raise ClosedError(CLOSED)
 
     def close(self) -> None:
         """Finish what is under way and close what was opened here."""
@@ -270,7 +293,7 @@ class BlockingEngine:
         return await repeated(once, self._sessions.limits.retry_for, block)
 
 
-class LoopEngine:
+class LoopEngine(_Engine):
     """The asynchronous `Database` on a connection or a pool of the running event loop.
 
     Args:
@@ -286,34 +309,20 @@ class LoopEngine:
         pipe: AsyncPipeline | None = None,
         owned: bool = False,
     ) -> None:
-        self._sessions = LoopSessions(conn, pipe, limits, opened=not owned)
+        self._sessions: LoopSessions = LoopSessions(conn, pipe, limits, opened=not owned)
         self._dialect, self._schema, self._owned = schema.dialect, schema, owned
         self._line: Line[Addition] = Line(self._store, groups=1 if isinstance(conn, AsyncConnection) else 4)
         self._closed = False
 
     async def read(self, look: Callable[[Tx], Awaitable[T]]) -> T:
-        async def once(tx: LoopTx) -> T:
-            return await look(tx)
-
         await self.setup()
-        return await self._repeated(once)
+        return await self._repeated(look)
 
     async def change(self, edit: Callable[[Tx], Awaitable[T]]) -> T:
         fate = Fate(edit)
 
-        async def once(tx: LoopTx) -> T:
-            if self._sessions.single_statements:
-                script = ScriptTx(tx.conn, self._dialect)
-                result = await edit(script)
-                await tx.conn.execute(script.text, prepare=False)
-                return result
-            if await fate.is_committed(tx):
-                return fate.result
-            async with tx.conn.transaction():
-                return await fate.run(tx)
-
         await self.setup()
-        return await self._repeated(once)
+        return await self._repeated(lambda tx: self._changed(tx, edit, fate))
 
     async def append(self, addition: Put | PutWrites) -> Outcome:
         await self.setup()
@@ -327,32 +336,14 @@ class LoopEngine:
 
     async def setup(self) -> None:
         """As `BlockingEngine.setup`."""
-        if self._closed:
-            raise ClosedError(CLOSED)
+        self.check_open()
         if not self._schema.ready:
             await self._repeated(self._set_up)
 
     async def verify(self) -> None:
         """As `BlockingEngine.verify`."""
-        if self._closed:
-            raise ClosedError(CLOSED)
+        self.check_open()
         await self._repeated(self._schema.verify)
-
-    async def _set_up(self, tx: LoopTx) -> None:
-        if await self._schema.is_current(tx):
-            return
-        try:
-            if self._sessions.single_statements:
-                await tx.conn.execute(";".join(self._schema.script()).encode(), prepare=False)
-            else:
-                async with tx.conn.transaction():
-                    await self._schema.migrate(tx)
-        except REFUSED:
-            await self._schema.verify(tx)
-        except errors.ProgrammingError:
-            if not await self._schema.is_current(tx):  # nobody else was quicker
-                raise
-        self._schema.ready = True
 
     def refuse(self) -> None:
         """Refuse further operations."""
