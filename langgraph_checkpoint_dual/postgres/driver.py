@@ -57,7 +57,7 @@ class BlockingTx:
 
     async def alone(self, statement: Statement) -> list[Row]:
         """Run a statement as a transaction of its own, or as a savepoint of the caller's."""
-        if self.conn.info.transaction_status == TransactionStatus.IDLE and self.conn.autocommit:
+        if not _in_transaction(self.conn):
             return await self._store(statement)
         with self.conn.transaction():
             return await self._store(statement)
@@ -94,7 +94,7 @@ class LoopTx:
 
     async def alone(self, statement: Statement) -> list[Row]:
         """Run a statement as a transaction of its own, or as a savepoint of the caller's."""
-        if self.conn.info.transaction_status == TransactionStatus.IDLE and self.conn.autocommit:
+        if not _in_transaction(self.conn):
             return await self._store(statement)
         async with self.conn.transaction():
             return await self._store(statement)
@@ -112,6 +112,10 @@ class LoopTx:
         async with self.conn.cursor(binary=True, row_factory=tuple_row) as cursor:
             await cursor.execute(self._dialect[statement.query], statement.args, prepare=self._prepare)
             return await cursor.fetchall() if cursor.description else []
+
+
+def _in_transaction(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
+    return not conn.autocommit or conn.info.transaction_status != TransactionStatus.IDLE
 
 
 def _given(query: str, args: dict[str, Any]) -> dict[str, Any] | None:
@@ -180,7 +184,7 @@ class _Engine:
         return await tx.whole(lambda: fate.run(tx))
 
     async def _set_up(self, tx: BlockingTx | LoopTx) -> None:
-        if await self._schema.is_current(tx):
+        if await self._schema.is_current(tx, in_transaction=_in_transaction(tx.conn)):
             return
         try:
             if self._sessions.single_statements:
@@ -190,7 +194,8 @@ class _Engine:
         except REFUSED:
             await self._schema.verify(tx)
         except errors.ProgrammingError:
-            if not await self._schema.is_current(tx):  # nobody else was quicker
+            # Somebody else may have been quicker.
+            if not await self._schema.is_current(tx, in_transaction=_in_transaction(tx.conn)):
                 raise
         self._schema.ready = True
 

@@ -42,9 +42,16 @@ class Schema:
         self.ready = False
         self.migrations = migrations.migrations_of(PACKAGE)
 
-    async def is_current(self, tx: Tx) -> bool:
-        """Whether nothing is pending; costs one query where the tables are there."""
-        self.ready = not migrations.pending(self.migrations, await migrations.applied_numbers(tx))
+    async def is_current(self, tx: Tx, *, in_transaction: bool) -> bool:
+        """Whether nothing is pending; outside of a transaction, which an error would end, that costs one query."""
+        if in_transaction:
+            applied = await migrations.applied_numbers(tx)
+        else:
+            try:
+                applied = [row[0] for row in await tx.fetch("applied_migrations")]
+            except errors.UndefinedTable:
+                applied = []
+        self.ready = not migrations.pending(self.migrations, applied)
         return self.ready
 
     async def migrate(self, tx: Tx) -> None:

@@ -167,7 +167,11 @@ class SqliteEngine:
         place = self.connections.reader()
         with place.lock:
             try:
-                applied = finish(migrations.applied_numbers(self._tx(place.take())))
+                applied = [row[0] for row in finish(self._tx(place.take()).fetch("applied_migrations"))]
+            except sqlite3.OperationalError as exc:
+                if "no such table" not in str(exc):
+                    raise
+                applied = []
             finally:
                 place.rest()
         return bool(migrations.pending(self._migrations, applied))
