@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from typing import Any
 
@@ -36,9 +37,24 @@ def blocking_pool(conninfo: str, options: dict[str, Any]) -> ConnectionPool[Any]
     )
 
 
+class _Pool(AsyncConnectionPool[Any]):
+    """A pool whose tasks end with their event loop, also while they connect."""
+
+    @classmethod
+    async def worker(cls, q: Any) -> None:
+        # A worker that is connecting swallows its cancellation, and then waits for work for ever.
+        inner = asyncio.ensure_future(super().worker(q))
+        try:
+            await asyncio.wait([inner])
+        finally:
+            while not inner.done():
+                inner.cancel()
+                await asyncio.wait([inner], timeout=0.1)
+
+
 def loop_pool(conninfo: str, options: dict[str, Any]) -> AsyncConnectionPool[Any]:
     """A pool of asynchronous connections, not yet open."""
-    return AsyncConnectionPool(
+    return _Pool(
         conninfo,
         configure=_aprepare_if_direct,
         reconnect_failed=_ago_on,
