@@ -7,6 +7,7 @@ from functools import lru_cache
 from importlib.resources import files
 
 TABLES = ("checkpoints", "items", "writes", "migrations")
+INDEXES = ("checkpoints_latest", "checkpoints_run")
 _NAME = re.compile(r"^-- name: (\S+)\n", re.MULTILINE)
 _COMMENT = re.compile(r"^--.*\n?", re.MULTILINE)
 
@@ -17,7 +18,7 @@ class Queries:
     A name may carry conditions, each of which is itself a named piece of SQL: `page where thread_id and before`.
 
     Args:
-        package: the package whose `queries.sql` adds to (and overrides) that of the core.
+        package: the package whose `.sql` files add to (and override) those of the core.
         tables: the quoted name of each table.
     """
 
@@ -51,6 +52,9 @@ def fill(sql: str, names: dict[str, str]) -> str:
 
 @lru_cache
 def _sections(package: str) -> dict[str, str]:
-    text = files(package).joinpath("queries.sql").read_text(encoding="utf-8")
-    _, *parts = _NAME.split(text)
-    return {name: _COMMENT.sub("", sql).strip() for name, sql in zip(parts[::2], parts[1::2], strict=True)}
+    found: dict[str, str] = {}
+    for file in files(package).iterdir():
+        if file.name.endswith(".sql"):
+            _, *parts = _NAME.split(file.read_text(encoding="utf-8"))
+            found.update((name, _COMMENT.sub("", sql).strip()) for name, sql in zip(parts[::2], parts[1::2], strict=True))
+    return found

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 from psycopg import errors, sql
 from psycopg.types.numeric import Int8
 
-from langgraph_checkpoint_dual.core.queries import Queries, fill
+from langgraph_checkpoint_dual.core.queries import INDEXES, TABLES, Queries, fill
 from langgraph_checkpoint_dual.core.rows import CheckpointRow, Outcome, Put, PutWrites, WriteRow
 from langgraph_checkpoint_dual.core.tx import Row
 
@@ -49,8 +49,8 @@ class Dialect:
         def quoted(*parts: str | None) -> str:
             return sql.Identifier(*(part for part in parts if part is not None)).as_string(None)
 
-        tables = {table: quoted(schema, prefix + table) for table in ("checkpoints", "items", "writes", "migrations")}
-        indexes = {index: quoted(prefix + index) for index in ("checkpoints_latest", "checkpoints_run")}
+        tables = {table: quoted(schema, prefix + table) for table in TABLES}
+        indexes = {index: quoted(prefix + index) for index in INDEXES}
         migrations = tables["migrations"]
         self._names = {
             **tables,

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias
 
-from langgraph_checkpoint_dual.core.queries import Queries, fill
+from langgraph_checkpoint_dual.core.queries import INDEXES, TABLES, Queries, fill
 from langgraph_checkpoint_dual.core.rows import Outcome, Put, PutWrites
 from langgraph_checkpoint_dual.core.tx import Row, Tx
 
@@ -94,6 +94,5 @@ def _damaged_text(data: bytes) -> str:
 
 def quoted_names(prefix: str) -> dict[str, str]:
     """The names of tables and indexes, as SQL."""
-    tables = ("checkpoints", "items", "writes", "migrations", "checkpoints_latest", "checkpoints_run")
-    quoted = {table: '"' + f"{prefix}{table}".replace('"', '""') + '"' for table in tables}
+    quoted = {name: '"' + f"{prefix}{name}".replace('"', '""') + '"' for name in (*TABLES, *INDEXES)}
     return {**quoted, "migrations_name": "'" + f"{prefix}migrations".replace("'", "''") + "'"}
