@@ -9,7 +9,7 @@ from importlib.resources import files
 TABLES = ("checkpoints", "items", "writes", "migrations")
 INDEXES = ("checkpoints_latest", "checkpoints_run")
 _NAME = re.compile(r"^-- name: (\S+)\n", re.MULTILINE)
-_COMMENT = re.compile(r"^--.*\n?", re.MULTILINE)
+_COMMENT_LINES = re.compile(r"^--(?! name: ).*\n?", re.MULTILINE)
 
 
 class Queries:
@@ -55,6 +55,6 @@ def _sections(package: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for file in files(package).iterdir():
         if file.name.endswith(".sql"):
-            _, *parts = _NAME.split(file.read_text(encoding="utf-8"))
-            found.update((name, _COMMENT.sub("", sql).strip()) for name, sql in zip(parts[::2], parts[1::2], strict=True))
+            _, *parts = _NAME.split(_COMMENT_LINES.sub("", file.read_text(encoding="utf-8")))
+            found.update(zip(parts[::2], map(str.strip, parts[1::2]), strict=True))
     return found
