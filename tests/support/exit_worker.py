@@ -33,6 +33,8 @@ async def use(saver_class: Any, database: str) -> None:
     KEPT.append(saver)
     await put(saver)
     assert await listed(saver, config())
+    # Enough at once that a pool is still making connections when the loop ends.
+    await asyncio.gather(*(saver.aget_tuple(config()) for _ in range(50)))
 
 
 if __name__ == "__main__":
