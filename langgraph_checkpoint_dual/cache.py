@@ -11,6 +11,7 @@ from langgraph_checkpoint_dual.core.looks import Known
 
 DEFAULT_BYTES = 64 * 1024 * 1024
 DEFAULT_ENTRIES = 2_000
+_MAX_DROPPED = 10_000
 
 
 _CACHES: weakref.WeakSet[Cache] = weakref.WeakSet()
@@ -37,6 +38,7 @@ class Cache:
         self.max_bytes, self.max_entries = max_bytes, max_entries
         self._lock = threading.Lock()
         self._known: OrderedDict[tuple[str, str], Known] = OrderedDict()
+        self._dropped: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._bytes = 0
         _CACHES.add(self)
 
@@ -76,6 +78,17 @@ class Cache:
         with self._lock:
             for key in [key for key in self._known if key[0] == thread_id]:
                 self._drop(key)
+
+    def drop(self, thread_id: str, checkpoint_id: str) -> None:
+        """Remember that a checkpoint is left out, or was deleted: what hangs on it is left out too."""
+        with self._lock:
+            self._dropped[thread_id, checkpoint_id] = None
+            while len(self._dropped) > _MAX_DROPPED:
+                self._dropped.popitem(last=False)
+
+    def is_dropped(self, thread_id: str, checkpoint_id: str) -> bool:
+        """Whether this checkpoint was dropped."""
+        return (thread_id, checkpoint_id) in self._dropped
 
     def clear(self) -> None:
         """Forget everything."""

@@ -54,6 +54,49 @@ class DecodeError(CheckpointerError, ValueError):
         return type(self)(self.reason, **{**where, **self.where})
 
 
+class ThreadNotFoundError(CheckpointerError, KeyError):
+    """There is no such thread in the registry."""
+
+    def __init__(self, thread_id: str) -> None:
+        self.thread_id = thread_id
+        super().__init__(f"there is no thread {thread_id!r}; register() makes one")
+
+    __str__ = Exception.__str__  # KeyError's would be the repr of the text
+
+
+class StaleHeadError(CheckpointerError, RuntimeError):
+    """A put whose parent is not the latest checkpoint of its thread and namespace any more: somebody else was first.
+
+    Raised by savers with `fence=True`; nothing was written. Load the latest checkpoint and go on from there.
+
+    Attributes:
+        parent_id: the checkpoint that the run went on from, or `""` if it began anew.
+        head_id: the latest checkpoint that is stored.
+    """
+
+    def __init__(self, where: dict[str, Any], parent_id: str, head_id: str) -> None:
+        self.where, self.parent_id, self.head_id = where, parent_id, head_id
+        place = ", ".join(f"{key} {value!r}" for key, value in where.items())
+        went_on = f"went on from {parent_id!r}" if parent_id else "began anew"
+        super().__init__(f"{place}: this run {went_on}, but the latest checkpoint is {head_id!r}; load that and go on")
+
+
+class DeletedError(CheckpointerError, RuntimeError):
+    """What a run puts whose thread was deleted since the run began. Raised by savers with `late="raise"`.
+
+    Attributes:
+        thread_id: the thread.
+        checkpoint_id: the checkpoint that was not stored, or whose writes were not.
+    """
+
+    def __init__(self, thread_id: str, after: str, checkpoint_id: str) -> None:
+        self.thread_id, self.checkpoint_id = thread_id, checkpoint_id
+        super().__init__(
+            f"thread_id {thread_id!r} was deleted while a run went on that began before: checkpoint {checkpoint_id!r}, "
+            f"which hangs on {after!r}, stays out"
+        )
+
+
 class SchemaError(CheckpointerError, RuntimeError):
     """The database's schema is missing, unfinished, or newer than this package."""
 

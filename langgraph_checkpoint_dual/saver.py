@@ -25,10 +25,11 @@ from typing_extensions import Self
 from langgraph_checkpoint_dual.cache import Cache
 from langgraph_checkpoint_dual.core import history, threads
 from langgraph_checkpoint_dual.core.listing import Listing, listing
-from langgraph_checkpoint_dual.core.store import Store
+from langgraph_checkpoint_dual.core.store import LATE, Rules, Store
 from langgraph_checkpoint_dual.core.tx import Database, finish
 from langgraph_checkpoint_dual.core.versions import next_version
-from langgraph_checkpoint_dual.errors import DecodeError
+from langgraph_checkpoint_dual.errors import ConfigError, DecodeError
+from langgraph_checkpoint_dual.registry import Threads
 from langgraph_checkpoint_dual.serde import Serializer
 
 
@@ -43,14 +44,30 @@ class Saver(BaseCheckpointSaver[str]):
     _blocking: Database
     _looping: Database
     _cache: Cache
+    _rules: Rules
 
-    def __init__(self, *, serde: SerializerProtocol | None = None, cache: Cache | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        serde: SerializerProtocol | None = None,
+        cache: Cache | None = None,
+        fence: bool = False,
+        late: str = "drop",
+    ) -> None:
         super().__init__(serde=serde or Serializer())
         self._cache = Cache() if cache is None else cache
+        if late not in LATE:
+            raise ConfigError(f"late must be one of {', '.join(LATE)}, not {late!r}")
+        self._rules = Rules(late, fence)
 
     @property
     def _store(self) -> Store:
-        return Store(self.serde, self._cache)
+        return Store(self.serde, self._cache, self._rules)
+
+    @property
+    def threads(self) -> Threads:
+        """The registry of threads: list, count, name and delete them without a look at their state."""
+        return Threads(self._store, self._blocking, self._looping)
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The checkpoint that the config means, or the latest of its thread and namespace; `None` if there is none.

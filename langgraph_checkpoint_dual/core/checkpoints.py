@@ -16,7 +16,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph_checkpoint_dual.core import values
 from langgraph_checkpoint_dual.core.address import Address, config_of
 from langgraph_checkpoint_dual.core.items import Slot, pack_slots, unpack_slots
-from langgraph_checkpoint_dual.core.metadata import from_json, merged_metadata, text_checksum, to_json
+from langgraph_checkpoint_dual.core.metadata import from_json, text_checksum, to_json
 from langgraph_checkpoint_dual.core.rows import CheckpointRow, WriteRow
 from langgraph_checkpoint_dual.core.text import escape, unescape
 from langgraph_checkpoint_dual.core.tx import Row
@@ -57,13 +57,11 @@ def checkpoint_row(
     checkpoint_id: str,
     checkpoint: Mapping[str, Any],
     slots: dict[str, Slot],
-    config: RunnableConfig,
-    metadata: CheckpointMetadata,
+    metadata: Mapping[str, Any],
 ) -> CheckpointRow:
-    """The row of a checkpoint whose values are stored in `slots`."""
-    merged = merged_metadata(config, metadata)
-    text, exact = to_json(merged)
-    run_id = merged.get("run_id")
+    """The row of a checkpoint whose values are stored in `slots`, with the metadata of `merged_metadata`."""
+    text, exact = to_json(metadata)
+    run_id = metadata.get("run_id")
     parent_id = parent.checkpoint_id
     return CheckpointRow(
         parent.thread_id,
@@ -79,7 +77,7 @@ def checkpoint_row(
             pack_slots({escape(channel): slot for channel, slot in slots.items()}), values.place("slots", checkpoint_id)
         ),
         text,
-        None if exact else values.seal(values.encode(serde, merged), values.place("metadata", checkpoint_id)),
+        None if exact else values.seal(values.encode(serde, metadata), values.place("metadata", checkpoint_id)),
     )
 
 

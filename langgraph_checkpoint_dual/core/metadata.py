@@ -108,7 +108,15 @@ def filter_args(filter: Mapping[str, Any] | None) -> dict[str, str] | None:
 
 def matches(metadata: str, needle: str, nulls: str) -> bool:
     """Whether a checkpoint's JSON metadata satisfies `filter_args`: the filter of databases that have none."""
-    found = json.loads(metadata)
+    return _satisfies(json.loads(metadata), needle, nulls)
+
+
+def matches_either(first: str, second: str, needle: str, nulls: str) -> bool:
+    """As `matches`, for two pieces of metadata of which the second wins."""
+    return _satisfies({**json.loads(first), **json.loads(second)}, needle, nulls)
+
+
+def _satisfies(found: dict[str, Any], needle: str, nulls: str) -> bool:
     return _contains(found, json.loads(needle)) and all(found.get(key) is None for key in json.loads(nulls))
 
 

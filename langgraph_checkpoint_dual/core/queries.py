@@ -6,16 +6,27 @@ import re
 from functools import lru_cache
 from importlib.resources import files
 
-TABLES = ("checkpoints", "items", "writes", "migrations")
-INDEXES = ("checkpoints_latest", "checkpoints_run")
-_NAME = re.compile(r"^-- name: (\S+)\n", re.MULTILINE)
+TABLES = ("checkpoints", "items", "writes", "threads", "current_threads", "tombstones", "migrations")
+INDEXES = (
+    "checkpoints_latest",
+    "checkpoints_run",
+    "writes_status",
+    "threads_updated",
+    "threads_created",
+    "threads_user",
+    "current_threads_thread",
+    "tombstones_age",
+)
+_PART = re.compile(r"\{\+(\w+)\}")
+_NAME = re.compile(r"^-- name: (.+)\n", re.MULTILINE)
 _COMMENT_LINES = re.compile(r"^--(?! name: ).*\n?", re.MULTILINE)
 
 
 class Queries:
     """The queries of one database, by name.
 
-    A name may carry conditions, each of which is itself a named piece of SQL: `page where thread_id and before`.
+    A name may carry an order and conditions, each of which is itself a named piece of SQL: `page where before`.
+    Queries whose names begin with the same word have the same conditions. `{+name}` in a query stands for another one.
 
     Args:
         package: the package whose `.sql` files add to (and override) those of the core.
@@ -39,10 +50,12 @@ class Queries:
         return sql
 
     def _make(self, name: str) -> str:
-        base, _, conditions = name.partition(" where ")
-        pieces = [self._named[f"{base}.{one}"] for one in conditions.split(" and ")] if conditions else []
+        ordered, _, conditions = name.partition(" where ")
+        base, _, order = ordered.partition(" by ")
+        pieces = [self._named[f"{base.split()[0]}.{one}"] for one in conditions.split(" and ")] if conditions else []
         where = f"WHERE {' AND '.join(pieces)}" if pieces else ""
-        return fill(self._named[base], {**self._tables, "where": where})
+        sql = self._named[base].replace("{where}", where).replace("{order}", self._named[ordered] if order else "")
+        return fill(_PART.sub(lambda match: self._named[match[1]], sql), self._tables)
 
 
 def fill(sql: str, names: dict[str, str]) -> str:

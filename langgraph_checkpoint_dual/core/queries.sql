@@ -38,6 +38,14 @@ WHERE thread_id = :thread_id AND checkpoint_ns = :checkpoint_ns AND checkpoint_i
 SELECT parent_checkpoint_id, checkpoint FROM {checkpoints}
 WHERE thread_id = :thread_id AND checkpoint_ns = :checkpoint_ns AND checkpoint_id = :checkpoint_id
 
+-- name: deleted_since
+-- Whether this checkpoint was of a thread that was deleted since.
+SELECT 1 FROM {tombstones} AS t
+WHERE t.thread_id = :thread_id AND t.checkpoint_id >= :checkpoint_id AND NOT EXISTS (
+    SELECT 1 FROM {checkpoints} AS c
+    WHERE c.thread_id = :thread_id AND c.checkpoint_ns = :checkpoint_ns AND c.checkpoint_id = :checkpoint_id
+)
+
 -- name: head
 SELECT checkpoint_id FROM {checkpoints}
 WHERE thread_id = :thread_id AND checkpoint_ns = :checkpoint_ns

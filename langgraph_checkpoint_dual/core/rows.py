@@ -45,19 +45,42 @@ class WriteRow(NamedTuple):
     data: bytes
 
 
+class ThreadRow(NamedTuple):
+    """What a checkpoint of the root namespace tells the registry. `at` is its time in microseconds since 1970."""
+
+    thread_id: str
+    at: int
+    user_id: str | None
+    title: str | None
+    run_metadata: str
+
+
+class Guard(NamedTuple):
+    """The checkpoint, in the same thread, that an addition hangs on.
+
+    If it is stored, it stays until the addition is committed. If it is not, the addition is refused where the thread
+    was deleted since that checkpoint was made: it comes from a run that began before. With `slots` it must be stored,
+    with just these (sealed) slots: the addition uses its items again.
+    """
+
+    checkpoint_ns: str
+    checkpoint_id: str
+    slots: bytes | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Put:
-    """A checkpoint with the items that it is the first to use.
-
-    `base` is the checkpoint of the same thread and namespace whose items this one uses again: it must still be stored,
-    with just the slots `base_slots`, when this one is, which is what makes the items safe from being collected in
-    between.
-    """
+    """A checkpoint with the items that it is the first to use, and what it tells the registry of threads."""
 
     row: CheckpointRow
     items: list[ItemRow] = field(default_factory=list)
-    base: str | None = None
-    base_slots: bytes | None = None
+    guard: Guard | None = None
+    thread: ThreadRow | None = None
+
+    @property
+    def thread_id(self) -> str:
+        """The thread, as stored."""
+        return self.row.thread_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +90,20 @@ class PutWrites:
     rows: list[WriteRow]
     replace: bool
 
+    @property
+    def thread_id(self) -> str:
+        """The thread, as stored."""
+        return self.rows[0].thread_id
+
+    @property
+    def guard(self) -> Guard:
+        """The checkpoint that the writes belong to."""
+        return Guard(self.rows[0].checkpoint_ns, self.rows[0].checkpoint_id)
+
 
 class Outcome(Enum):
     """How an addition ended; only `STORED` changed the database."""
 
     STORED = "stored"
     SEQ_TAKEN = "another checkpoint has taken one of the items' numbers"
-    BASE_GONE = "the checkpoint whose items were to be used again is gone"
+    GUARD_GONE = "the checkpoint that it hangs on is gone, or has other slots, or its thread was deleted"

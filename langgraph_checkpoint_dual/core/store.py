@@ -7,11 +7,12 @@ repeated with other item numbers, or without its base, when the database says th
 from __future__ import annotations
 
 import json
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
@@ -29,16 +30,29 @@ from langgraph_checkpoint_dual.core.address import Address, address_of, config_o
 from langgraph_checkpoint_dual.core.checkpoints import Loaded, checkpoint_row, loaded, pending_writes, write_row
 from langgraph_checkpoint_dual.core.items import Planner, Stored
 from langgraph_checkpoint_dual.core.looks import ItemLost, Known, Look, known_of
-from langgraph_checkpoint_dual.core.rows import ItemRow, Outcome, Put, PutWrites, WriteRow
-from langgraph_checkpoint_dual.core.text import escape
-from langgraph_checkpoint_dual.core.tx import Database, Row, Tx
+from langgraph_checkpoint_dual.core.metadata import merged_metadata
+from langgraph_checkpoint_dual.core.registry import thread_row
+from langgraph_checkpoint_dual.core.rows import Guard, ItemRow, Outcome, Put, PutWrites, WriteRow
+from langgraph_checkpoint_dual.core.text import escape, unescape
+from langgraph_checkpoint_dual.core.tx import Database, Row, Tx, stored
 from langgraph_checkpoint_dual.core.versions import highest_version
-from langgraph_checkpoint_dual.errors import CheckpointerError, ConfigError, DecodeError, EncodeError
+from langgraph_checkpoint_dual.errors import (
+    CheckpointerError,
+    ConfigError,
+    DecodeError,
+    DeletedError,
+    EncodeError,
+    StaleHeadError,
+)
 
 T = TypeVar("T")
 
 _COMPARE_BYTES = 4096
 """A put that would store more than this anew first reads what its parent has stored."""
+LATE = ("drop", "raise")
+"""What may become of what a run puts whose thread was deleted since it began."""
+_DELIBERATE = ("fork", "update")
+logger = logging.getLogger("langgraph_checkpoint_dual")
 ATTEMPTS = 8
 """How often a read or a put begins again when others change what it works on."""
 
@@ -64,12 +78,30 @@ class Memory(Protocol):
 
     def forget(self, thread_id: str) -> None: ...
 
+    def drop(self, thread_id: str, checkpoint_id: str) -> None:
+        """Remember that this checkpoint was deleted with its thread, or is left out because it hangs on such a one."""
+        ...
+
+    def is_dropped(self, thread_id: str, checkpoint_id: str) -> bool: ...
+
+
+class Rules(NamedTuple):
+    """What a saver refuses to store.
+
+    `late` says what becomes of what a run puts whose thread was deleted since it began: "drop" leaves it out and logs
+    a warning, "raise" raises `DeletedError`. With `fence` a put whose parent is not the latest checkpoint of its
+    namespace raises `StaleHeadError`, unless it is a deliberate fork or update.
+    """
+
+    late: str = "drop"
+    fence: bool = False
+
 
 class Store:
     """The operations, over any `Database`, for one serializer and the knowledge that a process keeps."""
 
-    def __init__(self, serde: SerializerProtocol, memory: Memory) -> None:
-        self.serde, self.memory = serde, memory
+    def __init__(self, serde: SerializerProtocol, memory: Memory, rules: Rules) -> None:
+        self.serde, self.memory, self.rules = serde, memory, rules
 
     async def get_tuple(self, db: Database, config: RunnableConfig) -> CheckpointTuple | None:
         """The checkpoint that a config means, or the latest of its thread and namespace."""
@@ -164,13 +196,19 @@ class Store:
             raise ConfigError("checkpoint['id'] must not be empty")
         channel_values = dict(checkpoint.get("channel_values") or {})
         weight = weigh(channel_values)
+        merged = merged_metadata(config, metadata)
+        guard = _guard(parent, merged)
+        fenced = self.rules.fence and merged.get("source") not in _DELIBERATE
+        configurable = config["configurable"]
+        own = config_of(configurable["thread_id"], configurable.get("checkpoint_ns") or "", checkpoint["id"])
         base = self._base(parent)
         compared = base is not None or parent.checkpoint_id is None
         fresh = False
         for _ in range(ATTEMPTS):
-            work = partial(
-                self._planned, parent, checkpoint_id, checkpoint, channel_values, config, metadata, base, fresh
-            )
+            if guard is not None and self.memory.is_dropped(parent.thread_id, guard.checkpoint_id):
+                self._drop(parent.thread_id, guard, checkpoint_id)
+                return own
+            work = partial(self._planned, parent, checkpoint_id, checkpoint, channel_values, merged, guard, base, fresh)
             addition, known = await db.compute(weight, work)
             if not compared and sum(len(item.data) for item in addition.items) > _COMPARE_BYTES:
                 compared = True
@@ -179,16 +217,16 @@ class Store:
                 base = self._base(parent)
                 if base is not None:
                     continue
-            outcome = await db.append(addition)
+            outcome = await self._append(db, addition, fenced)
             if outcome is Outcome.SEQ_TAKEN and await self._has_items(db, addition):
-                row = addition.row
-                outcome = await db.append(Put(row, base=row.checkpoint_id, base_slots=row.slots))
+                itself = Guard(addition.row.checkpoint_ns, checkpoint_id, addition.row.slots)
+                outcome = await self._append(db, Put(addition.row, guard=itself), fenced)
             if outcome is Outcome.STORED:
                 self.memory.keep(parent.thread_id, parent.checkpoint_ns or "", known)
-                configurable = config["configurable"]
-                return config_of(configurable["thread_id"], configurable.get("checkpoint_ns") or "", checkpoint["id"])
-            if outcome is Outcome.BASE_GONE:
+                return own
+            if outcome is Outcome.GUARD_GONE:
                 base, compared = None, True
+                await self._note_if_late(db, addition)
             fresh = fresh or outcome is Outcome.SEQ_TAKEN
         raise CheckpointerError(f"the checkpoint could not be stored in {ATTEMPTS} attempts: others kept changing it")
 
@@ -202,8 +240,8 @@ class Store:
         checkpoint_id: str,
         checkpoint: Checkpoint,
         channel_values: Mapping[str, Any],
-        config: RunnableConfig,
-        metadata: CheckpointMetadata,
+        metadata: Mapping[str, Any],
+        guard: Guard | None,
         base: Known | None,
         fresh: bool,
     ) -> tuple[Put, Known]:
@@ -228,11 +266,39 @@ class Store:
             if plan.items:
                 items += _item_rows(parent, escape(channel), plan.items)
         slots = {channel: stored.slot for channel, stored in channels.items()}
-        row = checkpoint_row(self.serde, parent, checkpoint_id, checkpoint, slots, config, metadata)
-        addition = Put(row, items)
+        row = checkpoint_row(self.serde, parent, checkpoint_id, checkpoint, slots, metadata)
         if base is not None and reuses:
-            addition = Put(row, items, base.checkpoint_id, base.slots)
-        return addition, known_of(checkpoint_id, row.slots, channels)
+            guard = Guard(row.checkpoint_ns, base.checkpoint_id, base.slots)
+        thread = None if row.checkpoint_ns else thread_row(row.thread_id, metadata)
+        return Put(row, items, guard, thread), known_of(checkpoint_id, row.slots, channels)
+
+    async def _append(self, db: Database, addition: Put, fenced: bool) -> Outcome:
+        return await (stored(db.change, partial(_insert_at_head, addition)) if fenced else db.append(addition))
+
+    async def _note_if_late(self, db: Database, addition: Put | PutWrites) -> None:
+        """Remember the checkpoint that an addition hangs on, if its thread was deleted since that was made."""
+        thread_id, guard = addition.thread_id, addition.guard
+        if guard is None:
+            return
+
+        async def deleted(tx: Tx) -> list[Row]:
+            at = Address(thread_id, guard.checkpoint_ns, guard.checkpoint_id)
+            return await tx.fetch("deleted_since", **_args(at))
+
+        if await db.read(deleted):
+            self.memory.drop(thread_id, guard.checkpoint_id)
+
+    def _drop(self, thread_id: str, guard: Guard, checkpoint_id: str) -> None:
+        """Leave a late addition out, and remember that for what will hang on it.
+
+        Raises:
+            DeletedError: if the rules say so.
+        """
+        self.memory.drop(thread_id, checkpoint_id)
+        error = DeletedError(unescape(thread_id), unescape(guard.checkpoint_id), unescape(checkpoint_id))
+        if self.rules.late == "raise":
+            raise error
+        logger.warning("not stored: %s", error)
 
     async def _has_items(self, db: Database, addition: Put) -> bool:
         """Whether this checkpoint is stored with just these items: the put repeats one that succeeded."""
@@ -260,8 +326,19 @@ class Store:
         replace = all(channel in WRITES_IDX_MAP for channel, _ in writes)
         work = partial(self._write_rows, address, list(writes), task, path, replace)
         rows = await db.compute(weigh([value for _, value in writes]), work)
-        if rows:
-            await db.append(PutWrites(rows, replace))
+        if not rows:
+            return
+        addition = PutWrites(rows, replace)
+        for _ in range(ATTEMPTS):
+            if self.memory.is_dropped(address.thread_id, address.checkpoint_id):
+                self._drop(address.thread_id, addition.guard, address.checkpoint_id)
+                return
+            if await db.append(addition) is Outcome.STORED:
+                return
+            await self._note_if_late(db, addition)
+        raise CheckpointerError(
+            f"the writes could not be stored in {ATTEMPTS} attempts: others kept changing the thread"
+        )
 
     def _write_rows(
         self, address: Address, writes: Sequence[tuple[str, Any]], task: str, path: str, replace: bool
@@ -276,6 +353,26 @@ class Store:
                 except EncodeError as exc:
                     raise exc.in_channel(channel) from exc
         return [rows[idx] for idx in sorted(rows)]
+
+
+def _guard(parent: Address, metadata: Mapping[str, Any]) -> Guard | None:
+    """The checkpoint that a put hangs on: its parent, or for the first one of a subgraph the root graph's."""
+    if parent.checkpoint_id is not None:
+        return Guard(parent.checkpoint_ns or "", parent.checkpoint_id)
+    parents = metadata.get("parents")
+    root = parents.get("") if parent.checkpoint_ns and isinstance(parents, Mapping) else None
+    return Guard("", escape(root)) if isinstance(root, str) and root else None
+
+
+async def _insert_at_head(addition: Put, tx: Tx) -> Outcome:
+    """Store a checkpoint if its parent is the latest one of its namespace; nobody else puts to the thread meanwhile."""
+    row = addition.row
+    await tx.execute("lock_thread", thread_id=row.thread_id)
+    head = await tx.fetch("head", thread_id=row.thread_id, checkpoint_ns=row.checkpoint_ns)
+    if head and head[0][0] not in (row.parent_checkpoint_id, row.checkpoint_id):
+        where = Address(row.thread_id, row.checkpoint_ns).where
+        raise StaleHeadError(where, unescape(row.parent_checkpoint_id or ""), unescape(head[0][0]))
+    return await tx.insert(addition)
 
 
 def weigh(value: Any, budget: int = 32_768) -> int:

@@ -19,12 +19,15 @@ from langgraph_checkpoint_dual.core import values
 from langgraph_checkpoint_dual.core.address import Address, many, text_key, thread_key
 from langgraph_checkpoint_dual.core.checkpoints import slots_of
 from langgraph_checkpoint_dual.core.items import Manifest, Range, merged, numbers
+from langgraph_checkpoint_dual.core.registry import now
 from langgraph_checkpoint_dual.core.store import Store
 from langgraph_checkpoint_dual.core.text import escape, unescape
 from langgraph_checkpoint_dual.core.tx import Database, Tx
 from langgraph_checkpoint_dual.errors import ConfigError, DecodeError
 
 STRATEGIES = ("keep_latest", "delete")
+_REMEMBERED = 7 * 24 * 3600 * 10**6
+"""For how many microseconds a deleted thread is remembered, so that runs that began before cannot bring it back."""
 
 
 async def delete_thread(store: Store, db: Database, thread_id: str) -> None:
@@ -48,7 +51,7 @@ async def copy_thread(store: Store, db: Database, source_thread_id: str, target_
             raise ConfigError(
                 f"thread {target_thread_id!r} has checkpoints already; delete it first or copy to a new thread_id"
             )
-        await tx.execute("copy_thread", source=source, target=target)
+        await tx.execute("copy_thread", source=source, target=target, at=now())
 
     await db.change(copy)
 
@@ -87,8 +90,9 @@ async def delete_for_runs(store: Store, db: Database, run_ids: Sequence[str]) ->
 
 async def _delete(store: Store, db: Database, key: str) -> None:
     async def delete(tx: Tx) -> None:
+        at = now()
         await tx.execute("lock_thread", thread_id=key)
-        await tx.execute("delete_thread", thread_id=key)
+        await tx.execute("delete_thread", thread_id=key, at=at, expired=at - _REMEMBERED)
 
     await db.change(delete)
     store.memory.forget(key)

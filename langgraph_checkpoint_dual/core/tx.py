@@ -37,6 +37,10 @@ class Tx(Protocol):
         """Run the named statement, which returns no rows."""
         ...
 
+    async def insert(self, addition: Put | PutWrites) -> Outcome:
+        """Store one addition; after any outcome but `STORED` the transaction must be rolled back (see `stored`)."""
+        ...
+
 
 class Database(Protocol):
     """Where an operation runs: the effects that the core may have."""
@@ -56,6 +60,31 @@ class Database(Protocol):
     async def compute(self, weight: int, work: Callable[[], T]) -> T:
         """Run pure work on about `weight` bytes of data, off the event loop if that is worth it."""
         ...
+
+
+class _NotStored(Exception):
+    """Rolls back an addition that had another outcome than `STORED`."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+
+
+Insert = Callable[[Tx], Awaitable[Outcome]]
+
+
+async def stored(change: Callable[[Insert], Awaitable[Outcome]], insert: Insert) -> Outcome:
+    """Run a change that stores an addition; another outcome than `STORED` rolls it back."""
+
+    async def edit(tx: Tx) -> Outcome:
+        outcome = await insert(tx)
+        if outcome is not Outcome.STORED:
+            raise _NotStored(outcome)
+        return outcome
+
+    try:
+        return await change(edit)
+    except _NotStored as exc:
+        return exc.outcome
 
 
 def finish(operation: Coroutine[Any, Any, T]) -> T:

@@ -55,6 +55,9 @@ class BlockingTx:
         with self.conn.cursor() as cursor:
             cursor.execute(self._dialect[query], _given(query, args), prepare=self._prepare)
 
+    async def insert(self, addition: Put | PutWrites) -> Outcome:
+        return _settled((await _store_all(self, [addition]))[0])
+
     async def alone(self, statement: Statement) -> list[Row]:
         """Run a statement as a transaction of its own, or as a savepoint of the caller's."""
         if not _in_transaction(self.conn):
@@ -91,6 +94,9 @@ class LoopTx:
     async def execute(self, query: str, /, **args: Any) -> None:
         async with self.conn.cursor() as cursor:
             await cursor.execute(self._dialect[query], _given(query, args), prepare=self._prepare)
+
+    async def insert(self, addition: Put | PutWrites) -> Outcome:
+        return _settled((await _store_all(self, [addition]))[0])
 
     async def alone(self, statement: Statement) -> list[Row]:
         """Run a statement as a transaction of its own, or as a savepoint of the caller's."""
@@ -149,6 +155,9 @@ class ScriptTx:
         self._parts: list[str] = []
 
     async def fetch(self, query: str, /, **args: Any) -> list[Row]:
+        raise CheckpointerError(STATEMENT_MODE)
+
+    async def insert(self, addition: Put | PutWrites) -> Outcome:
         raise CheckpointerError(STATEMENT_MODE)
 
     async def execute(self, query: str, /, **args: Any) -> None:

@@ -48,34 +48,45 @@ CROSS JOIN LATERAL (
 ) AS w
 WHERE w.channel IN (SELECT jsonb_array_elements_text(CAST(:channels AS jsonb)))
 
--- name: put
--- New checkpoints with their items, all or none of each. A checkpoint whose base is gone is left out; an item whose
--- number is taken fails the statement. Empty stands for NULL in the arrays, so that their types are always the same. The lock keeps the threads' other checkpoints and items from being removed.
-WITH locked AS MATERIALIZED (
+-- name: allowed
+-- The additions, by place, whose guard lets them in. Empty stands for NULL in arrays, so that their types are always the
+-- same. The advisory lock keeps the threads' checkpoints and items from being removed. Who waited for it still sees what
+-- was there before; the row lock does not: what is there for one and not for the other is gone.
+locked AS MATERIALIZED (
     SELECT pg_advisory_xact_lock_shared(hashtextextended(t.thread_id, {lock}))
     FROM (SELECT DISTINCT thread_id FROM unnest(:thread_id::text[]) AS a (thread_id) ORDER BY thread_id) AS t
-), base AS MATERIALIZED (
-    SELECT c.thread_id, c.checkpoint_ns, c.checkpoint_id
-    FROM unnest(:thread_id::text[], :checkpoint_ns::text[], :base::text[], :base_slots::bytea[])
-        AS b (thread_id, checkpoint_ns, checkpoint_id, slots)
-    JOIN {checkpoints} AS c ON c.thread_id = b.thread_id AND c.checkpoint_ns = b.checkpoint_ns
-        AND c.checkpoint_id = b.checkpoint_id AND c.slots = b.slots
+), guards AS MATERIALIZED (
+    SELECT * FROM unnest(:thread_id::text[], :guard_ns::text[], :guard_id::text[], :guard_slots::bytea[])
+        WITH ORDINALITY AS g (thread_id, checkpoint_ns, checkpoint_id, slots, place)
     WHERE (SELECT count(*) FROM locked) > 0
+), held AS MATERIALIZED (
+    SELECT g.place
+    FROM guards AS g JOIN {checkpoints} AS c ON c.thread_id = g.thread_id AND c.checkpoint_ns = g.checkpoint_ns
+        AND c.checkpoint_id = g.checkpoint_id AND (g.slots = '' OR c.slots = g.slots)
     FOR KEY SHARE OF c
-), added AS MATERIALIZED (
+), allowed AS MATERIALIZED (
+    SELECT g.place FROM guards AS g
+    WHERE g.checkpoint_id = '' OR g.place IN (SELECT place FROM held) OR g.slots = '' AND NOT EXISTS (
+        SELECT FROM {checkpoints} AS c WHERE c.thread_id = g.thread_id AND c.checkpoint_ns = g.checkpoint_ns
+            AND c.checkpoint_id = g.checkpoint_id
+    ) AND NOT EXISTS (
+        SELECT FROM {tombstones} AS t WHERE t.thread_id = g.thread_id AND t.checkpoint_id >= g.checkpoint_id
+    )
+)
+
+-- name: put
+-- New checkpoints with their items, all or none of each; an item whose number is taken fails the statement.
+WITH {+allowed}, added AS MATERIALIZED (
     SELECT p.*
     FROM unnest(
         :thread_id::text[], :checkpoint_ns::text[], :checkpoint_id::text[], :parent_checkpoint_id::text[],
         :run_id::text[], :checkpoint::bytea[], :slots::bytea[], :metadata::text[], :metadata_exact::bytea[],
-        :base::text[]
+        :at::bigint[], :user_id::text[], :title::text[], :run_metadata::text[]
     ) WITH ORDINALITY AS p (
         thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, run_id, checkpoint, slots, metadata,
-        metadata_exact, base, place
+        metadata_exact, at, user_id, title, run_metadata, place
     )
-    WHERE (SELECT count(*) FROM locked) > 0 AND (p.base = '' OR EXISTS (
-        SELECT FROM base
-        WHERE base.thread_id = p.thread_id AND base.checkpoint_ns = p.checkpoint_ns AND base.checkpoint_id = p.base
-    ))
+    WHERE p.place IN (SELECT place FROM allowed)
 ), new_items AS (
     INSERT INTO {items} (thread_id, checkpoint_ns, channel, seq, checksum, data)
     SELECT added.thread_id, added.checkpoint_ns, i.channel, i.seq, i.checksum, i.data
@@ -94,34 +105,57 @@ WITH locked AS MATERIALIZED (
         parent_checkpoint_id = excluded.parent_checkpoint_id, run_id = excluded.run_id,
         checkpoint = excluded.checkpoint, slots = excluded.slots, metadata = excluded.metadata,
         metadata_exact = excluded.metadata_exact
+), touched AS (
+    INSERT INTO {threads} AS t (thread_id, created_at, updated_at, user_id, title, run_metadata)
+    SELECT DISTINCT ON (thread_id) thread_id, at, at, NULLIF(user_id, ''), NULLIF(title, ''), CAST(run_metadata AS jsonb)
+    FROM added WHERE at > 0
+    ORDER BY thread_id, place DESC
+    ON CONFLICT (thread_id) DO UPDATE SET
+        updated_at = greatest(t.updated_at, excluded.updated_at), user_id = coalesce(excluded.user_id, t.user_id),
+        title = coalesce(excluded.title, t.title), run_metadata = excluded.run_metadata
 )
 SELECT place - 1 FROM added
 
--- name: insert_writes
-INSERT INTO {writes} (thread_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, data)
-SELECT * FROM unnest(
-    :thread_id::text[], :checkpoint_ns::text[], :checkpoint_id::text[], :task_id::text[], :idx::bigint[],
-    :task_path::text[], :channel::text[], :data::bytea[]
+-- name: put_writes
+-- Pending writes, all or none of each task's. Rows that are there stay, or are replaced.
+WITH {+allowed}, added AS MATERIALIZED (
+    SELECT g.thread_id, g.checkpoint_ns, g.checkpoint_id, w.*
+    FROM unnest(
+        :write_place::bigint[], :task_id::text[], :idx::bigint[], :task_path::text[], :channel::text[], :data::bytea[],
+        :replace::bigint[]
+    ) AS w (place, task_id, idx, task_path, channel, data, replace)
+    JOIN guards AS g ON g.place = w.place
+    WHERE w.place IN (SELECT place FROM allowed)
+    ORDER BY g.thread_id, g.checkpoint_ns, g.checkpoint_id, w.task_id, w.idx
+), kept AS (
+    INSERT INTO {writes} (thread_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, data)
+    SELECT thread_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, data FROM added WHERE replace = 0
+    ON CONFLICT (thread_id, checkpoint_ns, checkpoint_id, task_id, idx) DO NOTHING
+), replaced AS (
+    INSERT INTO {writes} (thread_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, data)
+    SELECT thread_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, data FROM added WHERE replace = 1
+    ON CONFLICT (thread_id, checkpoint_ns, checkpoint_id, task_id, idx) DO UPDATE SET
+        task_path = excluded.task_path, channel = excluded.channel, data = excluded.data
 )
-ON CONFLICT (thread_id, checkpoint_ns, checkpoint_id, task_id, idx) DO NOTHING
-
--- name: replace_writes
-INSERT INTO {writes} (thread_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, data)
-SELECT * FROM unnest(
-    :thread_id::text[], :checkpoint_ns::text[], :checkpoint_id::text[], :task_id::text[], :idx::bigint[],
-    :task_path::text[], :channel::text[], :data::bytea[]
-)
-ON CONFLICT (thread_id, checkpoint_ns, checkpoint_id, task_id, idx) DO UPDATE SET
-    task_path = excluded.task_path, channel = excluded.channel, data = excluded.data
+SELECT place - 1 FROM allowed
 
 -- name: lock_thread
 -- Later statements of the transaction see what the puts that held the lock have committed.
 SELECT pg_advisory_xact_lock(hashtextextended(:thread_id, {lock}))
 
 -- name: delete_thread
-WITH c AS (DELETE FROM {checkpoints} WHERE thread_id = :thread_id),
-    i AS (DELETE FROM {items} WHERE thread_id = :thread_id)
-DELETE FROM {writes} WHERE thread_id = :thread_id
+-- What is left is the highest id that the thread had, for a while: runs that began before may still put.
+WITH c AS (DELETE FROM {checkpoints} WHERE thread_id = :thread_id RETURNING checkpoint_id),
+    w AS (DELETE FROM {writes} WHERE thread_id = :thread_id RETURNING checkpoint_id),
+    i AS (DELETE FROM {items} WHERE thread_id = :thread_id),
+    t AS (DELETE FROM {threads} WHERE thread_id = :thread_id),
+    u AS (DELETE FROM {current_threads} WHERE thread_id = :thread_id),
+    old AS (DELETE FROM {tombstones} WHERE deleted_at < :expired AND thread_id <> :thread_id)
+INSERT INTO {tombstones} AS t (thread_id, checkpoint_id, deleted_at)
+SELECT :thread_id, max(checkpoint_id), :at FROM (SELECT checkpoint_id FROM c UNION ALL SELECT checkpoint_id FROM w) AS gone
+HAVING max(checkpoint_id) IS NOT NULL
+ON CONFLICT (thread_id) DO UPDATE SET
+    checkpoint_id = greatest(t.checkpoint_id, excluded.checkpoint_id), deleted_at = excluded.deleted_at
 
 -- name: copy_thread
 WITH c AS (
@@ -134,6 +168,10 @@ WITH c AS (
 ), i AS (
     INSERT INTO {items} (thread_id, checkpoint_ns, channel, seq, checksum, data)
     SELECT :target, checkpoint_ns, channel, seq, checksum, data FROM {items} WHERE thread_id = :source
+), t AS (
+    INSERT INTO {threads} (thread_id, created_at, updated_at, user_id, title, metadata, run_metadata)
+    SELECT :target, :at, updated_at, user_id, title, metadata, run_metadata FROM {threads} WHERE thread_id = :source
+    ON CONFLICT (thread_id) DO NOTHING
 )
 INSERT INTO {writes} (thread_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, data)
 SELECT :target, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, data

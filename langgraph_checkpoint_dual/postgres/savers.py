@@ -36,6 +36,10 @@ class PostgresSaver(Saver):
             decides.
         prefix: what the names of the tables begin with.
         cache: what to remember of stored checkpoints, `Cache(max_bytes, max_entries)`.
+        fence: refuse, with `StaleHeadError`, to put a checkpoint whose parent is not the latest of its thread and
+            namespace any more, unless it is a deliberate fork or update: of two runs on one thread one wins each step.
+        late: what becomes of what a run puts whose thread was deleted since it began: "drop" leaves it out and logs a
+            warning, "raise" raises `DeletedError`.
         retry_for: for how many seconds an operation whose connection was lost, or that met a deadlock, is repeated on
             another connection; then `UnavailableError`. Repeating is safe: what was stored already is recognised. 0
             never repeats, and nor does a single connection.
@@ -54,11 +58,13 @@ class PostgresSaver(Saver):
         schema: str | None = None,
         prefix: str = "dual_",
         cache: Cache | None = None,
+        fence: bool = False,
+        late: str = "drop",
         retry_for: float = 30.0,
         response_timeout: float | None = 60.0,
         **options: Any,
     ) -> None:
-        super().__init__(serde=serde, cache=cache)
+        super().__init__(serde=serde, cache=cache, fence=fence, late=late)
         _check(conn, (Connection, ConnectionPool), pipe, options)
         owned = isinstance(conn, str)
         self.conn: SyncConn = blocking_pool(conn, options) if isinstance(conn, str) else conn
@@ -114,7 +120,7 @@ class AsyncPostgresSaver(Saver):
     Args:
         conn: a psycopg async connection or pool (used as it comes and never closed here), or a connection string, for
             which a pool is opened here: use the saver as an async context manager then, or `aclose` it.
-        pipe, serde, schema, prefix, cache, retry_for, response_timeout, options: as for `PostgresSaver`.
+        pipe, serde, schema, prefix, cache, fence, late, retry_for, response_timeout, options: as for `PostgresSaver`.
     """
 
     def __init__(
@@ -126,11 +132,13 @@ class AsyncPostgresSaver(Saver):
         schema: str | None = None,
         prefix: str = "dual_",
         cache: Cache | None = None,
+        fence: bool = False,
+        late: str = "drop",
         retry_for: float = 30.0,
         response_timeout: float | None = 60.0,
         **options: Any,
     ) -> None:
-        super().__init__(serde=serde, cache=cache)
+        super().__init__(serde=serde, cache=cache, fence=fence, late=late)
         _check(conn, (AsyncConnection, AsyncConnectionPool), pipe, options)
         owned = isinstance(conn, str)
         self.conn: AsyncConn = loop_pool(conn, options) if isinstance(conn, str) else conn

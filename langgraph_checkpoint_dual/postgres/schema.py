@@ -17,6 +17,9 @@ _RIGHTS = {
     "checkpoints": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "items": ("SELECT", "INSERT", "DELETE"),
     "writes": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    "threads": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    "current_threads": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    "tombstones": ("SELECT", "INSERT", "UPDATE", "DELETE"),
 }
 # The case keeps has_table_privilege() from being asked about a table that is not there.
 _MISSING = """ddl SELECT w.name, w.privilege, to_regclass(w.name) IS NULL

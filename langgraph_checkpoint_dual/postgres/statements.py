@@ -15,7 +15,7 @@ from psycopg import errors, sql
 from psycopg.types.numeric import Int8
 
 from langgraph_checkpoint_dual.core.queries import INDEXES, TABLES, Queries, fill
-from langgraph_checkpoint_dual.core.rows import CheckpointRow, Outcome, Put, PutWrites, WriteRow
+from langgraph_checkpoint_dual.core.rows import CheckpointRow, Guard, Outcome, Put, PutWrites
 from langgraph_checkpoint_dual.core.tx import Row
 
 PACKAGE = "langgraph_checkpoint_dual.postgres"
@@ -31,10 +31,8 @@ class Statement(NamedTuple):
 
     def outcomes(self, rows: Sequence[Row]) -> list[Outcome]:
         """What became of each addition."""
-        if self.query != "put":
-            return [Outcome.STORED] * len(self.places)
-        added = {row[0] for row in rows}
-        return [Outcome.STORED if at in added else Outcome.BASE_GONE for at in range(len(self.places))]
+        stored = {row[0] for row in rows}
+        return [Outcome.STORED if at in stored else Outcome.GUARD_GONE for at in range(len(self.places))]
 
 
 class Dialect:
@@ -84,11 +82,10 @@ def _noted(text: str) -> str:
 
 
 def statements(additions: Sequence[Addition]) -> list[Statement]:
-    """The statements that store these additions: one for checkpoints, one for writes, one for writes that replace."""
-    lanes: dict[str, list[int]] = {}
-    for at, addition in enumerate(additions):
-        lanes.setdefault(_lane(addition), []).append(at)
-    return [_statement(query, places, [additions[at] for at in places]) for query, places in lanes.items()]
+    """The statements that store these additions: one for checkpoints, one for pending writes."""
+    puts = [(at, addition) for at, addition in enumerate(additions) if isinstance(addition, Put)]
+    writes = [(at, addition) for at, addition in enumerate(additions) if isinstance(addition, PutWrites)]
+    return [*([_of_puts(puts)] if puts else []), *([_of_writes(writes)] if writes else [])]
 
 
 def outcome_of(addition: Addition, error: Exception) -> Outcome | Exception:
@@ -104,27 +101,38 @@ def weight(addition: Addition) -> int:
     return sum(len(row.data) for row in addition.rows)
 
 
-def _lane(addition: Addition) -> str:
-    if isinstance(addition, Put):
-        return "put"
-    return "replace_writes" if addition.replace else "insert_writes"
-
-
-def _statement(query: str, places: list[int], additions: Sequence[Addition]) -> Statement:
-    if query != "put":
-        rows = sorted(row for addition in additions if isinstance(addition, PutWrites) for row in addition.rows)
-        return Statement(query, _columns(WriteRow._fields, rows), places)
-    puts = [addition for addition in additions if isinstance(addition, Put)]
-    order = sorted(range(len(puts)), key=lambda at: puts[at].row[:3])
-    puts, places = [puts[at] for at in order], [places[at] for at in order]
+def _of_puts(puts: list[tuple[int, Put]]) -> Statement:
+    puts.sort(key=lambda entry: entry[1].row[:3])
     items = [
-        (at, item.channel, item.seq, item.checksum, item.data) for at, put in enumerate(puts, 1) for item in put.items
+        (place, item.channel, item.seq, item.checksum, item.data)
+        for place, (_, put) in enumerate(puts, 1)
+        for item in put.items
     ]
-    args = _columns(CheckpointRow._fields, [put.row for put in puts])
-    args["base"] = [put.base or "" for put in puts]
-    args["base_slots"] = [put.base_slots or b"" for put in puts]
-    args.update(_columns(("item_place", "item_channel", "item_seq", "item_checksum", "item_data"), items))
-    return Statement(query, args, places)
+    args = _columns(CheckpointRow._fields, [put.row for _, put in puts])
+    args.update(_columns(_ITEM_COLUMNS, items))
+    args.update(_columns(_THREAD_COLUMNS, [put.thread[1:] if put.thread else _NO_THREAD for _, put in puts]))
+    args.update(_guards([put.guard for _, put in puts]))
+    return Statement("put", args, [at for at, _ in puts])
+
+
+def _of_writes(writes: list[tuple[int, PutWrites]]) -> Statement:
+    rows = [
+        (place, row.task_id, row.idx, row.task_path, row.channel, row.data, int(one.replace))
+        for place, (_, one) in enumerate(writes, 1)
+        for row in one.rows
+    ]
+    args = _columns(_WRITE_COLUMNS, rows)
+    args["thread_id"] = [one.thread_id for _, one in writes]
+    args.update(_guards([one.guard for _, one in writes]))
+    return Statement("put_writes", args, [at for at, _ in writes])
+
+
+def _guards(guards: Sequence[Guard | None]) -> dict[str, list[Any]]:
+    return {
+        "guard_ns": [guard.checkpoint_ns if guard else "" for guard in guards],
+        "guard_id": [guard.checkpoint_id if guard else "" for guard in guards],
+        "guard_slots": [guard.slots or b"" if guard else b"" for guard in guards],
+    }
 
 
 def _columns(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> dict[str, list[Any]]:
@@ -142,5 +150,15 @@ def _column(name: str, values: Sequence[Any]) -> list[Any]:
     return list(values)
 
 
-_NUMBERS = {"idx", "item_place", "item_seq", "item_checksum"}
-_NULLABLE: dict[str, str | bytes] = {"parent_checkpoint_id": "", "run_id": "", "metadata_exact": b""}
+_ITEM_COLUMNS = ("item_place", "item_channel", "item_seq", "item_checksum", "item_data")
+_WRITE_COLUMNS = ("write_place", "task_id", "idx", "task_path", "channel", "data", "replace")
+_THREAD_COLUMNS = ("at", "user_id", "title", "run_metadata")
+_NO_THREAD = (0, None, None, "{}")
+_NUMBERS = {"idx", "item_place", "item_seq", "item_checksum", "write_place", "replace", "at"}
+_NULLABLE: dict[str, str | bytes] = {
+    "parent_checkpoint_id": "",
+    "run_id": "",
+    "metadata_exact": b"",
+    "user_id": "",
+    "title": "",
+}

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from langgraph_checkpoint_dual.core.metadata import matches
+from langgraph_checkpoint_dual.core.metadata import matches, matches_either
 from langgraph_checkpoint_dual.errors import ClosedError
 
 _READERS = 8
@@ -230,6 +230,7 @@ class OneConnection(Place):
 
 def _prepare(conn: sqlite3.Connection) -> None:
     conn.create_function("langgraph_matches", 3, matches, deterministic=True)
+    conn.create_function("langgraph_matches", 4, matches_either, deterministic=True)
 
 
 def _make_private(path: str) -> None:

@@ -19,7 +19,7 @@ from langgraph_checkpoint_dual.combining import Combiner, Job
 from langgraph_checkpoint_dual.core import migrations
 from langgraph_checkpoint_dual.core.queries import Queries
 from langgraph_checkpoint_dual.core.rows import Outcome, Put, PutWrites
-from langgraph_checkpoint_dual.core.tx import Tx, finish
+from langgraph_checkpoint_dual.core.tx import Tx, finish, stored
 from langgraph_checkpoint_dual.errors import BusyError, ClosedError, SchemaError
 from langgraph_checkpoint_dual.hopping import HoppingFace
 from langgraph_checkpoint_dual.sqlite.connections import (
@@ -30,7 +30,7 @@ from langgraph_checkpoint_dual.sqlite.connections import (
     commit_on,
     roll_back_on,
 )
-from langgraph_checkpoint_dual.sqlite.transactions import SqliteTx, Work, quoted_names, stored
+from langgraph_checkpoint_dual.sqlite.transactions import SqliteTx, Work, quoted_names
 
 T = TypeVar("T")
 
@@ -82,7 +82,7 @@ class SqliteEngine:
         return result
 
     async def append(self, addition: Put | PutWrites) -> Outcome:
-        return await stored(self.change, addition)
+        return await stored(self.change, lambda tx: tx.insert(addition))
 
     async def compute(self, weight: int, work: Callable[[], T]) -> T:
         return work()
@@ -282,7 +282,7 @@ class LoopFace(HoppingFace):
         return result
 
     async def append(self, addition: Put | PutWrites) -> Outcome:
-        return await stored(self.change, addition)
+        return await stored(self.change, lambda tx: tx.insert(addition))
 
     async def _hop(self, work: Callable[[], T]) -> T:
         self._sqlite.check_open()

@@ -56,10 +56,29 @@ ON CONFLICT (thread_id, checkpoint_ns, checkpoint_id, task_id, idx) DO UPDATE SE
 -- name: lock_thread
 -- Nothing to do: a transaction that writes is alone.
 
+-- name: touch_thread
+INSERT INTO {threads} (thread_id, created_at, updated_at, user_id, title, run_metadata) VALUES (?1, ?2, ?2, ?3, ?4, ?5)
+ON CONFLICT (thread_id) DO UPDATE SET
+    updated_at = max(updated_at, excluded.updated_at), user_id = coalesce(excluded.user_id, user_id),
+    title = coalesce(excluded.title, title), run_metadata = excluded.run_metadata
+
 -- name: delete_thread
+-- What is left is the highest id that the thread had, for a while: runs that began before may still put.
+INSERT INTO {tombstones} (thread_id, checkpoint_id, deleted_at)
+SELECT :thread_id, highest, :at FROM (
+    SELECT max(checkpoint_id) AS highest FROM (
+        SELECT checkpoint_id FROM {checkpoints} WHERE thread_id = :thread_id
+        UNION ALL SELECT checkpoint_id FROM {writes} WHERE thread_id = :thread_id
+    )
+) WHERE highest IS NOT NULL
+ON CONFLICT (thread_id) DO UPDATE SET
+    checkpoint_id = max(checkpoint_id, excluded.checkpoint_id), deleted_at = excluded.deleted_at;
+DELETE FROM {tombstones} WHERE deleted_at < :expired;
 DELETE FROM {checkpoints} WHERE thread_id = :thread_id;
 DELETE FROM {items} WHERE thread_id = :thread_id;
 DELETE FROM {writes} WHERE thread_id = :thread_id;
+DELETE FROM {threads} WHERE thread_id = :thread_id;
+DELETE FROM {current_threads} WHERE thread_id = :thread_id;
 
 -- name: copy_thread
 INSERT INTO {checkpoints} (
@@ -68,6 +87,9 @@ INSERT INTO {checkpoints} (
 FROM {checkpoints} WHERE thread_id = :source;
 INSERT INTO {items} (thread_id, checkpoint_ns, channel, seq, checksum, data)
 SELECT :target, checkpoint_ns, channel, seq, checksum, data FROM {items} WHERE thread_id = :source;
+INSERT INTO {threads} (thread_id, created_at, updated_at, user_id, title, metadata, run_metadata)
+SELECT :target, :at, updated_at, user_id, title, metadata, run_metadata FROM {threads} WHERE thread_id = :source
+ON CONFLICT (thread_id) DO NOTHING;
 INSERT INTO {writes} (thread_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, data)
 SELECT :target, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, data
 FROM {writes} WHERE thread_id = :source

@@ -46,6 +46,10 @@ class SqliteSaver(_SqliteSaver):
         timeout: how long a write waits for other processes' locks, in seconds; then it raises `BusyError`.
         synchronous: SQLite's setting for files opened here; `FULL` survives power loss.
         cache: what to remember of stored checkpoints, `Cache(max_bytes, max_entries)`.
+        fence: refuse, with `StaleHeadError`, to put a checkpoint whose parent is not the latest of its thread and
+            namespace any more, unless it is a deliberate fork or update: of two runs on one thread one wins each step.
+        late: what becomes of what a run puts whose thread was deleted since it began: "drop" leaves it out and logs a
+            warning, "raise" raises `DeletedError`.
     """
 
     _backend: SqliteEngine
@@ -59,8 +63,10 @@ class SqliteSaver(_SqliteSaver):
         timeout: float = DEFAULT_TIMEOUT,
         synchronous: str = "FULL",
         cache: Cache | None = None,
+        fence: bool = False,
+        late: str = "drop",
     ) -> None:
-        super().__init__(serde=serde, cache=cache)
+        super().__init__(serde=serde, cache=cache, fence=fence, late=late)
         self.conn = conn
         self._backend = _engine(conn, prefix=prefix, timeout=timeout, synchronous=synchronous)
         self._blocking, self._looping = self._backend, LoopFace(self._backend)
@@ -98,7 +104,7 @@ class AsyncSqliteSaver(_SqliteSaver):
     Args:
         conn: an `aiosqlite.Connection` (used as it comes and never closed here), or the path of a file, or
             `":memory:"`. A path is opened here, without aiosqlite: use the saver as a context manager, or `aclose` it.
-        serde, prefix, timeout, synchronous, cache: as for `SqliteSaver`.
+        serde, prefix, timeout, synchronous, cache, fence, late: as for `SqliteSaver`.
     """
 
     def __init__(
@@ -110,8 +116,10 @@ class AsyncSqliteSaver(_SqliteSaver):
         timeout: float = DEFAULT_TIMEOUT,
         synchronous: str = "FULL",
         cache: Cache | None = None,
+        fence: bool = False,
+        late: str = "drop",
     ) -> None:
-        super().__init__(serde=serde, cache=cache)
+        super().__init__(serde=serde, cache=cache, fence=fence, late=late)
         self.conn = conn
         self._looping: LoopFace | AiosqliteFace
         if isinstance(conn, aiosqlite.Connection):

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias
 
 from langgraph_checkpoint_dual.core.queries import INDEXES, TABLES, Queries, fill
-from langgraph_checkpoint_dual.core.rows import Outcome, Put, PutWrites
+from langgraph_checkpoint_dual.core.rows import Guard, Outcome, Put, PutWrites
 from langgraph_checkpoint_dual.core.tx import Row, Tx
 
 Work: TypeAlias = Callable[[Tx], Awaitable[Any]]
@@ -40,21 +40,26 @@ class SqliteTx:
             self._cursor().execute(statement, args)
 
     async def insert(self, addition: Put | PutWrites) -> Outcome:
-        """Store an addition; after any outcome but `STORED` the caller must roll back."""
+        if addition.guard is not None and not await self._is_let_in(addition.thread_id, addition.guard):
+            return Outcome.GUARD_GONE
         if isinstance(addition, PutWrites):
             self._many("replace_write" if addition.replace else "insert_write", addition.rows)
             return Outcome.STORED
-        row = addition.row
-        if addition.base is not None:
-            base = {"thread_id": row.thread_id, "checkpoint_ns": row.checkpoint_ns, "checkpoint_id": addition.base}
-            if await self.fetch("slots", **base) != [(addition.base_slots,)]:
-                return Outcome.BASE_GONE
         try:
             self._many("insert_item", addition.items)
         except sqlite3.IntegrityError:
             return Outcome.SEQ_TAKEN
-        self._many("insert_checkpoint", [row])
+        self._many("insert_checkpoint", [addition.row])
+        if addition.thread is not None:
+            self._many("touch_thread", [addition.thread])
         return Outcome.STORED
+
+    async def _is_let_in(self, thread_id: str, guard: Guard) -> bool:
+        where = {"thread_id": thread_id, "checkpoint_ns": guard.checkpoint_ns, "checkpoint_id": guard.checkpoint_id}
+        found = await self.fetch("slots", **where)
+        if found or guard.slots is not None:
+            return guard.slots is None or found == [(guard.slots,)]
+        return not await self.fetch("deleted_since", **where)
 
     def _many(self, query: str, rows: Sequence[tuple[Any, ...]]) -> None:
         self._cursor().executemany(self._queries[query], rows)
@@ -63,29 +68,6 @@ class SqliteTx:
         cursor = self._conn.cursor()
         cursor.row_factory = None  # whatever the user's connection makes of rows
         return cursor
-
-
-class _NotStored(Exception):
-    """Rolls back an addition that had another outcome than `STORED`."""
-
-    def __init__(self, outcome: Outcome) -> None:
-        self.outcome = outcome
-
-
-async def stored(change: Callable[[Work], Awaitable[Any]], addition: Put | PutWrites) -> Outcome:
-    """Store an addition in a change; another outcome than `STORED` rolls its part back."""
-
-    async def insert(tx: Any) -> Outcome:
-        outcome: Outcome = await tx.insert(addition)
-        if outcome is not Outcome.STORED:
-            raise _NotStored(outcome)
-        return outcome
-
-    try:
-        result: Outcome = await change(insert)
-    except _NotStored as exc:
-        return exc.outcome
-    return result
 
 
 def _damaged_text(data: bytes) -> str:

@@ -47,3 +47,43 @@ CREATE TABLE {writes} (
     data BYTEA NOT NULL,
     PRIMARY KEY (thread_id, checkpoint_ns, checkpoint_id, task_id, idx)
 );
+
+-- The registry: what lists threads without a look at their state. Times are microseconds since 1970. `metadata` is what
+-- was set explicitly, `run_metadata` what the config of the latest run says.
+CREATE TABLE {threads} (
+    thread_id TEXT COLLATE "C" PRIMARY KEY,
+    created_at BIGINT NOT NULL,
+    updated_at BIGINT NOT NULL,
+    user_id TEXT COLLATE "C",
+    title TEXT COLLATE "C",
+    metadata JSONB NOT NULL DEFAULT '{}',
+    run_metadata JSONB NOT NULL DEFAULT '{}'
+);
+
+CREATE INDEX {threads_updated} ON {threads} (updated_at, thread_id);
+
+CREATE INDEX {threads_created} ON {threads} (created_at, thread_id);
+
+CREATE INDEX {threads_user} ON {threads} (user_id, updated_at, thread_id);
+
+-- Which threads may be interrupted or failed, for listing them by status.
+CREATE INDEX {writes_status} ON {writes} (thread_id)
+WHERE checkpoint_ns = '' AND channel IN ('__error__', '__interrupt__');
+
+CREATE TABLE {current_threads} (
+    user_id TEXT COLLATE "C" NOT NULL,
+    agent TEXT COLLATE "C" NOT NULL,
+    thread_id TEXT COLLATE "C" NOT NULL,
+    PRIMARY KEY (user_id, agent)
+);
+
+CREATE INDEX {current_threads_thread} ON {current_threads} (thread_id);
+
+-- The highest checkpoint id of threads that were deleted lately: late puts of runs that began before are refused.
+CREATE TABLE {tombstones} (
+    thread_id TEXT COLLATE "C" PRIMARY KEY,
+    checkpoint_id TEXT COLLATE "C" NOT NULL,
+    deleted_at BIGINT NOT NULL
+);
+
+CREATE INDEX {tombstones_age} ON {tombstones} (deleted_at);

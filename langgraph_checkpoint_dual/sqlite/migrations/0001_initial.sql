@@ -46,3 +46,43 @@ CREATE TABLE {writes} (
     data BLOB NOT NULL,
     PRIMARY KEY (thread_id, checkpoint_ns, checkpoint_id, task_id, idx)
 );
+
+-- The registry: what lists threads without a look at their state. Times are microseconds since 1970. `metadata` is what
+-- was set explicitly, `run_metadata` what the config of the latest run says.
+CREATE TABLE {threads} (
+    thread_id TEXT PRIMARY KEY,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
+    user_id TEXT,
+    title TEXT,
+    metadata TEXT NOT NULL DEFAULT '{}',
+    run_metadata TEXT NOT NULL DEFAULT '{}'
+);
+
+CREATE INDEX {threads_updated} ON {threads} (updated_at, thread_id);
+
+CREATE INDEX {threads_created} ON {threads} (created_at, thread_id);
+
+CREATE INDEX {threads_user} ON {threads} (user_id, updated_at, thread_id);
+
+-- Which threads may be interrupted or failed, for listing them by status.
+CREATE INDEX {writes_status} ON {writes} (thread_id)
+WHERE checkpoint_ns = '' AND channel IN ('__error__', '__interrupt__');
+
+CREATE TABLE {current_threads} (
+    user_id TEXT NOT NULL,
+    agent TEXT NOT NULL,
+    thread_id TEXT NOT NULL,
+    PRIMARY KEY (user_id, agent)
+);
+
+CREATE INDEX {current_threads_thread} ON {current_threads} (thread_id);
+
+-- The highest checkpoint id of threads that were deleted lately: late puts of runs that began before are refused.
+CREATE TABLE {tombstones} (
+    thread_id TEXT PRIMARY KEY,
+    checkpoint_id TEXT NOT NULL,
+    deleted_at INTEGER NOT NULL
+);
+
+CREATE INDEX {tombstones_age} ON {tombstones} (deleted_at);
