@@ -146,35 +146,40 @@ class Copies:
         image: an image of a faithful value.
     """
 
-    __slots__ = ("_dicts", "_fields", "_lists", "_nested", "_shape")
+    __slots__ = ("_deep", "_fields", "_flat", "_shape")
 
     def __init__(self, image: bytes) -> None:
         self._shape = SHAPES[image[1]] if is_message(image) else None
         self._fields: Any = _unpack(memoryview(image)[2:] if self._shape else image)
         if self._shape is None:
             return
-        mutable = [(key, value) for key, value in self._fields.items() if type(value) in (dict, list)]
-        self._dicts = [key for key, value in mutable if value == {}]
-        self._lists = [key for key, value in mutable if value == []]
-        self._nested = [key for key, value in mutable if value]
+        mutable = [key for key, value in self._fields.items() if type(value) in _MUTABLE]
+        self._flat = [key for key in mutable if _is_flat(self._fields[key])]
+        self._deep = [key for key in mutable if key not in self._flat]
 
     def one(self) -> Any:
         """A copy that shares nothing mutable with any other."""
         if self._shape is None:
             return _copied(self._fields)
         fields = self._fields.copy()
-        for key in self._dicts:
-            fields[key] = {}
-        for key in self._lists:
-            fields[key] = []
-        for key in self._nested:
+        for key in self._flat:
+            fields[key] = fields[key].copy()
+        for key in self._deep:
             fields[key] = _copied(fields[key])
         return self._shape.build(fields)
 
 
+_MUTABLE = frozenset((dict, list))
+
+
+def _is_flat(value: Any) -> bool:
+    """Whether a dict or list holds nothing that can change."""
+    return _MUTABLE.isdisjoint(map(type, value.values() if type(value) is dict else value))
+
+
 def _copied(value: Any) -> Any:
     if type(value) is dict:
-        return {key: _copied(item) for key, item in value.items()} if value else {}
+        return {key: _copied(item) for key, item in value.items()}
     if type(value) is list:
         return [_copied(item) for item in value]
     return value

@@ -92,7 +92,7 @@ class Stored(NamedTuple):
         """About the bytes of memory that this takes."""
         if isinstance(self.slot, Inline):
             return 300 + len(self.slot.data)
-        marks = sum(48 + (len(mark) if is_image(mark) else len(mark[0])) for mark in self.marks or ())
+        marks = sum([48 + (len(mark) if is_image(mark) else len(mark[0])) for mark in self.marks or ()])
         return 300 + marks + 100 * len(self.slot.ranges) + sum(map(len, self.raws.values()))
 
 

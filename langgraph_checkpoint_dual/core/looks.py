@@ -11,6 +11,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from langgraph_checkpoint_dual.core import values
 from langgraph_checkpoint_dual.core.checkpoints import Loaded
+from langgraph_checkpoint_dual.core.garbage import unhurried
 from langgraph_checkpoint_dual.core.items import (
     Decode,
     Inline,
@@ -25,7 +26,7 @@ from langgraph_checkpoint_dual.core.items import (
     value_of,
 )
 from langgraph_checkpoint_dual.core.text import escape
-from langgraph_checkpoint_dual.core.tx import Tx
+from langgraph_checkpoint_dual.core.tx import Row, Tx
 from langgraph_checkpoint_dual.errors import DecodeError
 from langgraph_checkpoint_dual.images import Copies, image, is_message, load
 
@@ -62,7 +63,8 @@ class _Shelf:
     """
 
     def __init__(self, channel: str) -> None:
-        self.fetched: dict[int, tuple[int, bytes]] = {}
+        self.fetched: dict[int, Row] = {}
+        """By number, rows of the `items` query."""
         self._start = values.place("item", channel)
         self._marks: dict[int, Mark] = {}
         self._raws: dict[bytes, bytes] = {}
@@ -71,7 +73,7 @@ class _Shelf:
     @property
     def weight(self) -> int:
         """The bytes fetched."""
-        return sum(len(typed) for _, typed in self.fetched.values())
+        return sum([len(row[3]) for row in self.fetched.values()])
 
     def know(self, stored: Stored) -> None:
         """Take over what is known of a value that is stored here."""
@@ -112,7 +114,7 @@ class _Shelf:
         found = self.fetched.get(seq)
         if found is None:
             raise ItemLost(f"item {seq} of the stored value is missing")
-        checksum, typed = found
+        _, _, checksum, typed = found
         if values.item_checksum(typed, self._start, seq) != checksum:
             raise DecodeError(f"item {seq} of the stored value is damaged: its checksum does not fit")
         if is_message(typed):
@@ -157,9 +159,10 @@ class Look:
         fetched = [self._shelves[key].fetched for key, _, _ in ranges]
         unchanged = 0
         places = json.dumps([one.address for one in checkpoints])
-        for at, seq, checksum, data in await tx.fetch("items", ranges=text, checkpoints=places):
+        for row in await tx.fetch("items", ranges=text, checkpoints=places):
+            at, seq, _, data = row
             if at >= 0:
-                fetched[at][seq] = checksum, data
+                fetched[at][seq] = row
             else:
                 unchanged += data == checkpoints[seq].sealed_slots
         if unchanged != len(checkpoints):
@@ -167,10 +170,14 @@ class Look:
 
     def values(self, loaded: Loaded, serde: SerializerProtocol) -> dict[str, Any]:
         """The channel values of a checkpoint whose items were fetched, as fresh objects."""
-        return self.read(loaded, serde)[0]
+        return unhurried(partial(self._read, loaded, serde))[0]
 
     def read(self, loaded: Loaded, serde: SerializerProtocol) -> tuple[dict[str, Any], Known]:
         """The channel values of a checkpoint whose items were fetched, and what is now known of it."""
+        found, channels = unhurried(partial(self._read, loaded, serde))
+        return found, known_of(loaded.address.checkpoint_id or "", loaded.sealed_slots, channels)
+
+    def _read(self, loaded: Loaded, serde: SerializerProtocol) -> tuple[dict[str, Any], dict[str, Stored]]:
         found: dict[str, Any] = {}
         channels: dict[str, Stored] = {}
         for channel in loaded.slots:
@@ -181,7 +188,7 @@ class Look:
             except (ValueError, TypeError, KeyError, IndexError) as exc:
                 where = {**loaded.address.where, "channel": channel}
                 raise DecodeError(f"the stored value is damaged: {exc}", **where) from exc
-        return found, known_of(loaded.address.checkpoint_id or "", loaded.sealed_slots, channels)
+        return found, channels
 
     def _value(self, loaded: Loaded, channel: str, serde: SerializerProtocol) -> tuple[Any, Stored]:
         slot = loaded.slots[channel]

@@ -1,0 +1,46 @@
+"""Reading much makes the garbage collector wait, and leaves it as it was."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+
+from langgraph_checkpoint_dual.core.garbage import unhurried
+
+
+@pytest.fixture(autouse=True)
+def thresholds() -> Iterator[None]:
+    usual = gc.get_threshold()
+    gc.set_threshold(700, 10, 10)
+    yield
+    gc.set_threshold(*usual)
+
+
+def test_waits_meanwhile_and_no_longer() -> None:
+    during = unhurried(gc.get_threshold)
+    assert during[0] > 700 and during[1:] == gc.get_threshold()[1:]
+    assert gc.get_threshold()[0] == 700
+
+
+def test_a_failure_ends_the_wait() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        unhurried(lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert gc.get_threshold()[0] == 700
+
+
+@pytest.mark.parametrize("own", [0, 10_000_000])
+def test_who_switched_it_off_or_wants_more_patience_is_obeyed(own: int) -> None:
+    gc.set_threshold(own)
+    assert unhurried(gc.get_threshold)[0] == own == gc.get_threshold()[0]
+
+
+def test_a_choice_made_meanwhile_stays() -> None:
+    unhurried(lambda: gc.set_threshold(5_000))
+    assert gc.get_threshold()[0] == 5_000
+
+
+def test_overlapping_work_leaves_the_usual_threshold() -> None:
+    assert unhurried(lambda: unhurried(gc.get_threshold))[0] > 700
+    assert gc.get_threshold()[0] == 700
