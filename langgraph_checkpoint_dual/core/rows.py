@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 
 class CheckpointRow(NamedTuple):
@@ -53,6 +53,30 @@ class ThreadRow(NamedTuple):
     user_id: str | None
     title: str | None
     run_metadata: str
+
+
+class RegistryRow(NamedTuple):
+    """A thread's row in the registry, as it is."""
+
+    thread_id: str
+    created_at: int
+    updated_at: int
+    user_id: str | None
+    title: str | None
+    metadata: str
+    run_metadata: str
+
+
+class CurrentRow(NamedTuple):
+    """Which thread a user is in with an agent."""
+
+    user_id: str
+    agent: str
+    thread_id: str
+
+
+Named: TypeAlias = "CheckpointRow | ItemRow | WriteRow | RegistryRow | CurrentRow"
+"""A row of a table."""
 
 
 class Guard(NamedTuple):

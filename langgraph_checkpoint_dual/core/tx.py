@@ -17,10 +17,10 @@ protocol that is written once and waited for in two ways is that of psycopg 3.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Protocol, TypeVar
 
-from langgraph_checkpoint_dual.core.rows import Outcome, Put, PutWrites
+from langgraph_checkpoint_dual.core.rows import Named, Outcome, Put, PutWrites
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
@@ -35,6 +35,10 @@ class Tx(Protocol):
 
     async def execute(self, query: str, /, **args: Any) -> None:
         """Run the named statement, which returns no rows."""
+        ...
+
+    async def load(self, query: str, rows: Sequence[Named], /) -> None:
+        """Run the named statement for all of these rows, which are of one kind, in one round trip."""
         ...
 
     async def insert(self, addition: Put | PutWrites) -> Outcome:

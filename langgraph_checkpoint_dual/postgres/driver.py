@@ -16,7 +16,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from langgraph_checkpoint_dual.combining import Combiner, Job
-from langgraph_checkpoint_dual.core.rows import Outcome, Put, PutWrites
+from langgraph_checkpoint_dual.core.rows import Named, Outcome, Put, PutWrites
 from langgraph_checkpoint_dual.core.tx import Row, Tx, finish
 from langgraph_checkpoint_dual.errors import CheckpointerError, ClosedError
 from langgraph_checkpoint_dual.hopping import INLINE_WEIGHT, HoppingFace
@@ -31,7 +31,15 @@ from langgraph_checkpoint_dual.postgres.sessions import (
     LoopSessions,
     SyncConn,
 )
-from langgraph_checkpoint_dual.postgres.statements import Addition, Dialect, Statement, outcome_of, statements, weight
+from langgraph_checkpoint_dual.postgres.statements import (
+    Addition,
+    Dialect,
+    Statement,
+    columns,
+    outcome_of,
+    statements,
+    weight,
+)
 from langgraph_checkpoint_dual.retrying import Attempts, block, repeated
 
 T = TypeVar("T")
@@ -54,6 +62,10 @@ class BlockingTx:
     async def execute(self, query: str, /, **args: Any) -> None:
         with self.conn.cursor() as cursor:
             cursor.execute(self._dialect[query], _given(query, args), prepare=self._prepare)
+
+    async def load(self, query: str, rows: Sequence[Named], /) -> None:
+        if rows:
+            await self.execute(query, **columns(rows))
 
     async def insert(self, addition: Put | PutWrites) -> Outcome:
         return _settled((await _store_all(self, [addition]))[0])
@@ -94,6 +106,10 @@ class LoopTx:
     async def execute(self, query: str, /, **args: Any) -> None:
         async with self.conn.cursor() as cursor:
             await cursor.execute(self._dialect[query], _given(query, args), prepare=self._prepare)
+
+    async def load(self, query: str, rows: Sequence[Named], /) -> None:
+        if rows:
+            await self.execute(query, **columns(rows))
 
     async def insert(self, addition: Put | PutWrites) -> Outcome:
         return _settled((await _store_all(self, [addition]))[0])
@@ -156,6 +172,10 @@ class ScriptTx:
 
     async def fetch(self, query: str, /, **args: Any) -> list[Row]:
         raise CheckpointerError(STATEMENT_MODE)
+
+    async def load(self, query: str, rows: Sequence[Named], /) -> None:
+        if rows:
+            await self.execute(query, **columns(rows))
 
     async def insert(self, addition: Put | PutWrites) -> Outcome:
         raise CheckpointerError(STATEMENT_MODE)

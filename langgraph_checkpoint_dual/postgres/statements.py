@@ -15,7 +15,7 @@ from psycopg import errors, sql
 from psycopg.types.numeric import Int8
 
 from langgraph_checkpoint_dual.core.queries import INDEXES, TABLES, Queries, fill
-from langgraph_checkpoint_dual.core.rows import CheckpointRow, Guard, Outcome, Put, PutWrites
+from langgraph_checkpoint_dual.core.rows import CheckpointRow, Guard, Named, Outcome, Put, PutWrites
 from langgraph_checkpoint_dual.core.tx import Row
 
 PACKAGE = "langgraph_checkpoint_dual.postgres"
@@ -135,6 +135,11 @@ def _guards(guards: Sequence[Guard | None]) -> dict[str, list[Any]]:
     }
 
 
+def columns(rows: Sequence[Named]) -> dict[str, list[Any]]:
+    """Rows of one kind as one array a column."""
+    return _columns(rows[0]._fields, rows)
+
+
 def _columns(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> dict[str, list[Any]]:
     columns: list[Any] = list(zip(*rows, strict=True)) if rows else [()] * len(names)
     return {name: _column(name, column) for name, column in zip(names, columns, strict=True)}
@@ -154,7 +159,10 @@ _ITEM_COLUMNS = ("item_place", "item_channel", "item_seq", "item_checksum", "ite
 _WRITE_COLUMNS = ("write_place", "task_id", "idx", "task_path", "channel", "data", "replace")
 _THREAD_COLUMNS = ("at", "user_id", "title", "run_metadata")
 _NO_THREAD = (0, None, None, "{}")
-_NUMBERS = {"idx", "item_place", "item_seq", "item_checksum", "write_place", "replace", "at"}
+_NUMBERS = {
+    "idx", "item_place", "item_seq", "item_checksum", "write_place", "replace", "at",
+    "seq", "checksum", "created_at", "updated_at",
+}  # fmt: skip
 _NULLABLE: dict[str, str | bytes] = {
     "parent_checkpoint_id": "",
     "run_id": "",

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias
 
 from langgraph_checkpoint_dual.core.queries import INDEXES, TABLES, Queries, fill
-from langgraph_checkpoint_dual.core.rows import Guard, Outcome, Put, PutWrites
+from langgraph_checkpoint_dual.core.rows import Guard, Named, Outcome, Put, PutWrites
 from langgraph_checkpoint_dual.core.tx import Row, Tx
 
 Work: TypeAlias = Callable[[Tx], Awaitable[Any]]
@@ -38,6 +38,9 @@ class SqliteTx:
             return
         for statement in self._queries[query].split(";\n"):
             self._cursor().execute(statement, args)
+
+    async def load(self, query: str, rows: Sequence[Named], /) -> None:
+        self._many(query, rows)
 
     async def insert(self, addition: Put | PutWrites) -> Outcome:
         if addition.guard is not None and not await self._is_let_in(addition.thread_id, addition.guard):
