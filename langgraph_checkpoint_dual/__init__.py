@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from langgraph_checkpoint_dual.cache import Cache
+from langgraph_checkpoint_dual.observing import Observer
 from langgraph_checkpoint_dual.serde import Serializer
 
 if TYPE_CHECKING:
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from langgraph_checkpoint_dual.sqlite import SqliteSaver
     from langgraph_checkpoint_dual.sqlite.aio import AsyncSqliteSaver
 
-__all__ = ["AsyncPostgresSaver", "AsyncSqliteSaver", "Cache", "PostgresSaver", "Serializer", "SqliteSaver"]
+__all__ = ["AsyncPostgresSaver", "AsyncSqliteSaver", "Cache", "Observer", "PostgresSaver", "Serializer", "SqliteSaver"]
 
 _HOMES = {
     "SqliteSaver": "sqlite",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
+from contextvars import copy_context
 from typing import Protocol, TypeVar
 
 from langgraph_checkpoint_dual.core.rows import Outcome, Put, PutWrites
@@ -61,4 +62,4 @@ class HoppingFace:
 
     async def _hop(self, work: Callable[[], T]) -> T:
         self._engine.check_open()
-        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        return await asyncio.get_running_loop().run_in_executor(self._executor, copy_context().run, work)

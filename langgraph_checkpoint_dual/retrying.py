@@ -11,11 +11,12 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from langgraph_checkpoint_dual import observing
 from langgraph_checkpoint_dual.errors import UnavailableError
 
 T = TypeVar("T")
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
-_log = logging.getLogger("langgraph_checkpoint_dual")
+_log = logging.getLogger("langgraph_checkpoint_dual.retrying")
 
 
 class InterruptedSession(Exception):
@@ -55,11 +56,20 @@ class Attempts:
         self._made += 1
         left = self.left()
         if not failure.again or self._within <= 0 or (left <= 0 and self._made > 1):
-            raise UnavailableError(
+            error = UnavailableError(
                 failure, attempts=self._made, seconds=time.monotonic() - self._start, advice=failure.advice
-            ) from failure.__cause__
+            )
+            _log.warning("%s is given up: %s", observing.names(), error)
+            raise error from failure.__cause__
         pause = random.uniform(0, min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (self._made - 1)))
-        _log.warning("attempt %d failed, the next one follows in %.2f s: %s", self._made, pause, str(failure).strip())
+        observing.retried()
+        _log.warning(
+            "attempt %d at %s failed, the next one follows in %.2f s: %s",
+            self._made,
+            observing.names(),
+            pause,
+            str(failure).strip(),
+        )
         return min(pause, left)
 
 

@@ -6,9 +6,9 @@ whether the schema is ready) sits in objects that clones share: `with_allowlist`
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
@@ -29,8 +29,11 @@ from langgraph_checkpoint_dual.core.store import LATE, Rules, Store
 from langgraph_checkpoint_dual.core.tx import Database, finish
 from langgraph_checkpoint_dual.core.versions import next_version
 from langgraph_checkpoint_dual.errors import ConfigError, DecodeError
+from langgraph_checkpoint_dual.observing import Observer
 from langgraph_checkpoint_dual.registry import Threads
 from langgraph_checkpoint_dual.serde import Serializer
+
+T = TypeVar("T")
 
 
 class Saver(BaseCheckpointSaver[str]):
@@ -41,6 +44,7 @@ class Saver(BaseCheckpointSaver[str]):
     `close`.
     """
 
+    _system: ClassVar[str]
     _blocking: Database
     _looping: Database
     _cache: Cache
@@ -53,12 +57,14 @@ class Saver(BaseCheckpointSaver[str]):
         cache: Cache | None = None,
         fence: bool = False,
         late: str = "drop",
+        observer: Observer | None = None,
     ) -> None:
         super().__init__(serde=serde or Serializer())
         self._cache = Cache() if cache is None else cache
         if late not in LATE:
             raise ConfigError(f"late must be one of {', '.join(LATE)}, not {late!r}")
         self._rules = Rules(late, fence)
+        self._observer = observer or Observer()
 
     @property
     def _store(self) -> Store:
@@ -69,17 +75,20 @@ class Saver(BaseCheckpointSaver[str]):
         """The registry of threads: list, count, name and delete them without a look at their state."""
         return Threads(self._store, self._blocking, self._looping)
 
+    def _seen(self, subject: Any, work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
+        return self._observer.observed(self._system, subject, work)
+
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The checkpoint that the config means, or the latest of its thread and namespace; `None` if there is none.
 
         Raises:
             DecodeError: if what is stored is damaged, or of a type that may not be revived.
         """
-        return finish(self._store.get_tuple(self._blocking, config))
+        return finish(self._seen(config, self._store.get_tuple(self._blocking, config)))
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """As `get_tuple`."""
-        return await self._store.get_tuple(self._looping, config)
+        return await self._seen(config, self._store.get_tuple(self._looping, config))
 
     def list(
         self,
@@ -105,7 +114,7 @@ class Saver(BaseCheckpointSaver[str]):
         return self._list(listing(self._store, config, filter, before, limit, on_damaged))
 
     def _list(self, pages: Listing) -> Iterator[CheckpointTuple]:
-        while page := finish(pages.page(self._blocking)):
+        while page := finish(self._seen(None, pages.page(self._blocking))):
             for checkpoint in page:
                 if (found := finish(pages.tuple(self._blocking, checkpoint))) is not None:
                     yield found
@@ -123,7 +132,7 @@ class Saver(BaseCheckpointSaver[str]):
         return self._alist(listing(self._store, config, filter, before, limit, on_damaged))
 
     async def _alist(self, pages: Listing) -> AsyncIterator[CheckpointTuple]:
-        while page := await pages.page(self._looping):
+        while page := await self._seen(None, pages.page(self._looping)):
             for checkpoint in page:
                 if (found := await pages.tuple(self._looping, checkpoint)) is not None:
                     yield found
@@ -140,7 +149,7 @@ class Saver(BaseCheckpointSaver[str]):
         Raises:
             EncodeError: if a value cannot be stored; it names the channel and the path in the value.
         """
-        return finish(self._store.put(self._blocking, config, checkpoint, metadata, new_versions))
+        return finish(self._seen(config, self._store.put(self._blocking, config, checkpoint, metadata, new_versions)))
 
     async def aput(
         self,
@@ -150,66 +159,72 @@ class Saver(BaseCheckpointSaver[str]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """As `put`. If cancelled, the checkpoint is stored whole or not at all."""
-        return await self._store.put(self._looping, config, checkpoint, metadata, new_versions)
+        return await self._seen(config, self._store.put(self._looping, config, checkpoint, metadata, new_versions))
 
     def put_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
         """Store a task's pending writes, pairs of channel and value, for the config's checkpoint."""
-        finish(self._store.put_writes(self._blocking, config, writes, task_id, task_path))
+        finish(self._seen(config, self._store.put_writes(self._blocking, config, writes, task_id, task_path)))
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
         """As `put_writes`. If cancelled, the writes are stored whole or not at all."""
-        await self._store.put_writes(self._looping, config, writes, task_id, task_path)
+        await self._seen(config, self._store.put_writes(self._looping, config, writes, task_id, task_path))
 
     def delete_thread(self, thread_id: str) -> None:
         """Remove everything of a thread, in every namespace."""
-        finish(threads.delete_thread(self._store, self._blocking, thread_id))
+        finish(self._seen(thread_id, threads.delete_thread(self._store, self._blocking, thread_id)))
 
     async def adelete_thread(self, thread_id: str) -> None:
         """As `delete_thread`."""
-        await threads.delete_thread(self._store, self._looping, thread_id)
+        await self._seen(thread_id, threads.delete_thread(self._store, self._looping, thread_id))
 
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Remove the checkpoints that these runs made, except those that delta channels of others are rebuilt from."""
-        finish(threads.delete_for_runs(self._store, self._blocking, run_ids))
+        finish(self._seen(None, threads.delete_for_runs(self._store, self._blocking, run_ids)))
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
         """As `delete_for_runs`."""
-        await threads.delete_for_runs(self._store, self._looping, run_ids)
+        await self._seen(None, threads.delete_for_runs(self._store, self._looping, run_ids))
 
     def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Copy a thread with its whole history inside the database, to a thread that has no checkpoints yet."""
-        finish(threads.copy_thread(self._store, self._blocking, source_thread_id, target_thread_id))
+        finish(
+            self._seen(
+                source_thread_id, threads.copy_thread(self._store, self._blocking, source_thread_id, target_thread_id)
+            )
+        )
 
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """As `copy_thread`."""
-        await threads.copy_thread(self._store, self._looping, source_thread_id, target_thread_id)
+        await self._seen(
+            source_thread_id, threads.copy_thread(self._store, self._looping, source_thread_id, target_thread_id)
+        )
 
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Keep only the latest checkpoint of each namespace (`"keep_latest"`) or nothing (`"delete"`) of these threads.
 
         Checkpoints from which the kept ones' delta channels are rebuilt stay.
         """
-        finish(threads.prune(self._store, self._blocking, thread_ids, strategy))
+        finish(self._seen(thread_ids, threads.prune(self._store, self._blocking, thread_ids, strategy)))
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """As `prune`."""
-        await threads.prune(self._store, self._looping, thread_ids, strategy)
+        await self._seen(thread_ids, threads.prune(self._store, self._looping, thread_ids, strategy))
 
     def get_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
         """The writes of delta channels along the parent chain, back to the nearest stored value of each."""
-        return finish(history.delta_history(self._store, self._blocking, config, channels))
+        return finish(self._seen(config, history.delta_history(self._store, self._blocking, config, channels)))
 
     async def aget_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
         """As `get_delta_channel_history`."""
-        return await history.delta_history(self._store, self._looping, config, channels)
+        return await self._seen(config, history.delta_history(self._store, self._looping, config, channels))
 
     def get_next_version(self, current: str | None, channel: None) -> str:
         """The version after `current`, in the format of the official SQL savers."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 import pytest
 
+from langgraph_checkpoint_dual import SqliteSaver
 from langgraph_checkpoint_dual.core import migrations
 from langgraph_checkpoint_dual.core.migrations import Migration
 from langgraph_checkpoint_dual.errors import SchemaError
@@ -223,3 +225,21 @@ def schema(database: str) -> list[tuple[Any, ...]]:
 def drop_tables(database: str) -> None:
     for name in tables.tables(database):
         tables.rows(database, f'DROP TABLE "{name}"')
+
+
+@pytest.mark.parametrize("prefix", ["dual_", 'a"b:version'])
+async def test_the_printed_schema_is_the_one_that_setup_makes(sqlite_path: str, prefix: str) -> None:
+    def schema(path: str) -> list[Any]:
+        return tables.rows(path, "SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY name")
+
+    with closing(sqlite3.connect(sqlite_path)) as connection:
+        connection.executescript(SqliteSaver.ddl(prefix=prefix))
+    printed = schema(sqlite_path)
+    with SqliteSaver(f"{sqlite_path}-made", prefix=prefix) as saver:
+        saver.setup()
+    assert printed == schema(f"{sqlite_path}-made")
+    with SqliteSaver(sqlite_path, prefix=prefix) as saver:
+        saver.setup()  # finds nothing to do
+        stored = saver.put(config(), checkpoint({"total": 1}), metadata(), {})
+        assert saver.get_tuple(stored) is not None
+    assert schema(sqlite_path) == printed

@@ -9,6 +9,7 @@ from typing import Any
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import CheckpointTuple
 
+from langgraph_checkpoint_dual import observing
 from langgraph_checkpoint_dual.core.address import before_id, selection_of
 from langgraph_checkpoint_dual.core.checkpoints import Loaded
 from langgraph_checkpoint_dual.core.looks import ItemLost, Look
@@ -68,6 +69,7 @@ class Listing:
             self._where["after"] = dict(zip(("after_id", "after_thread", "after_ns"), last, strict=True))
         if self._left is not None:
             self._left = self._left - len(found) if len(found) == size else 0
+        observing.read(self._look.weight)
         self._average = max(1, self._look.weight // max(1, len(found)))
         self._size = max(1, min(self._size * 2, _LARGEST_PAGE, _PAGE_BYTES // self._average))
         return found

@@ -131,3 +131,11 @@ class Outcome(Enum):
     STORED = "stored"
     SEQ_TAKEN = "another checkpoint has taken one of the items' numbers"
     GUARD_GONE = "the checkpoint that it hangs on is gone, or has other slots, or its thread was deleted"
+
+
+def size_of(addition: Put | PutWrites) -> int:
+    """About the bytes that an addition stores."""
+    if isinstance(addition, Put):
+        row = addition.row
+        return len(row.checkpoint) + len(row.slots) + sum(len(item.data) for item in addition.items)
+    return sum(len(row.data) for row in addition.rows)

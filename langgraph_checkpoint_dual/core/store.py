@@ -7,7 +7,6 @@ repeated with other item numbers, or without its base, when the database says th
 from __future__ import annotations
 
 import json
-import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -25,6 +24,7 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.types import TASKS
 
+from langgraph_checkpoint_dual import observing
 from langgraph_checkpoint_dual.core import values
 from langgraph_checkpoint_dual.core.address import Address, address_of, config_of, text_key
 from langgraph_checkpoint_dual.core.checkpoints import Loaded, checkpoint_row, loaded, pending_writes, write_row
@@ -32,7 +32,7 @@ from langgraph_checkpoint_dual.core.items import Planner, Stored
 from langgraph_checkpoint_dual.core.looks import ItemLost, Known, Look, known_of
 from langgraph_checkpoint_dual.core.metadata import merged_metadata
 from langgraph_checkpoint_dual.core.registry import thread_row
-from langgraph_checkpoint_dual.core.rows import Guard, ItemRow, Outcome, Put, PutWrites, WriteRow
+from langgraph_checkpoint_dual.core.rows import Guard, ItemRow, Outcome, Put, PutWrites, WriteRow, size_of
 from langgraph_checkpoint_dual.core.text import escape, unescape
 from langgraph_checkpoint_dual.core.tx import Database, Row, Tx, stored
 from langgraph_checkpoint_dual.core.versions import highest_version
@@ -52,7 +52,6 @@ _COMPARE_BYTES = 4096
 LATE = ("drop", "raise")
 """What may become of what a run puts whose thread was deleted since it began."""
 _DELIBERATE = ("fork", "update")
-logger = logging.getLogger("langgraph_checkpoint_dual")
 ATTEMPTS = 8
 """How often a read or a put begins again when others change what it works on."""
 
@@ -118,6 +117,7 @@ class Store:
         checkpoint, look = found
         got, known = await db.compute(look.weight, partial(look.read, checkpoint, self.serde))
         self.memory.keep(address.thread_id, address.checkpoint_ns or "", known)
+        observing.read(look.weight)
         return with_values(checkpoint, got)
 
     async def _look_at(self, address: Address, tx: Tx) -> tuple[Loaded, Look] | None:
@@ -222,6 +222,7 @@ class Store:
                 itself = Guard(addition.row.checkpoint_ns, checkpoint_id, addition.row.slots)
                 outcome = await self._append(db, Put(addition.row, guard=itself), fenced)
             if outcome is Outcome.STORED:
+                observing.stored(size_of(addition))
                 self.memory.keep(parent.thread_id, parent.checkpoint_ns or "", known)
                 return own
             if outcome is Outcome.GUARD_GONE:
@@ -298,7 +299,7 @@ class Store:
         error = DeletedError(unescape(thread_id), unescape(guard.checkpoint_id), unescape(checkpoint_id))
         if self.rules.late == "raise":
             raise error
-        logger.warning("not stored: %s", error)
+        observing.dropped(error)
 
     async def _has_items(self, db: Database, addition: Put) -> bool:
         """Whether this checkpoint is stored with just these items: the put repeats one that succeeded."""
@@ -334,6 +335,7 @@ class Store:
                 self._drop(address.thread_id, addition.guard, address.checkpoint_id)
                 return
             if await db.append(addition) is Outcome.STORED:
+                observing.stored(size_of(addition))
                 return
             await self._note_if_late(db, addition)
         raise CheckpointerError(

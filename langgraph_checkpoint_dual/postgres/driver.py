@@ -9,17 +9,18 @@ from __future__ import annotations
 import asyncio
 import warnings
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from psycopg import AsyncConnection, AsyncPipeline, ClientCursor, Connection, Pipeline, errors
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from langgraph_checkpoint_dual.combining import Combiner, Job
-from langgraph_checkpoint_dual.core.rows import Named, Outcome, Put, PutWrites
+from langgraph_checkpoint_dual.core.rows import Named, Outcome, Put, PutWrites, size_of
 from langgraph_checkpoint_dual.core.tx import Row, Tx, finish
 from langgraph_checkpoint_dual.errors import CheckpointerError, ClosedError
 from langgraph_checkpoint_dual.hopping import INLINE_WEIGHT, HoppingFace
+from langgraph_checkpoint_dual.observing import Callers, callers, on_behalf_of
 from langgraph_checkpoint_dual.postgres.faults import Fate, interrupts
 from langgraph_checkpoint_dual.postgres.line import Line
 from langgraph_checkpoint_dual.postgres.schema import REFUSED, Schema
@@ -38,7 +39,6 @@ from langgraph_checkpoint_dual.postgres.statements import (
     columns,
     outcome_of,
     statements,
-    weight,
 )
 from langgraph_checkpoint_dual.retrying import Attempts, block, repeated
 
@@ -163,6 +163,13 @@ async def _store_all(tx: BlockingTx | LoopTx, additions: Sequence[Addition]) -> 
     return results
 
 
+class Errand(NamedTuple):
+    """An addition in line, and whose it is."""
+
+    addition: Addition
+    callers: Callers
+
+
 class ScriptTx:
     """The core's transaction where a pooler lets single statements through only: all at once, or not at all."""
 
@@ -251,7 +258,7 @@ class BlockingEngine(_Engine):
     ) -> None:
         self._sessions: BlockingSessions = BlockingSessions(conn, pipe, limits)
         self._dialect, self._schema, self._owned = schema.dialect, schema, owned
-        self._combiner: Combiner[Addition] = Combiner(self._run_batch)
+        self._combiner: Combiner[Errand] = Combiner(self._run_batch)
         self._closed = False
 
     async def read(self, look: Callable[[Tx], Awaitable[T]]) -> T:
@@ -266,10 +273,11 @@ class BlockingEngine(_Engine):
 
     async def append(self, addition: Put | PutWrites) -> Outcome:
         self.setup()
-        if weight(addition) <= _SHARED_BYTES:
-            outcome: Outcome = self._combiner.run(addition)
+        errand = Errand(addition, callers())
+        if size_of(addition) <= _SHARED_BYTES:
+            outcome: Outcome = self._combiner.run(errand)
             return outcome
-        return _settled(self._store([addition])[0])
+        return _settled(self._store([errand])[0])
 
     async def compute(self, weight: int, work: Callable[[], T]) -> T:
         return work()
@@ -303,7 +311,7 @@ class BlockingEngine(_Engine):
             warnings.warn("a Postgres saver was never closed; use `with` or close()", ResourceWarning, 1, self)
             self._sessions.conn.close()
 
-    def _run_batch(self, jobs: Sequence[Job[Addition]]) -> None:
+    def _run_batch(self, jobs: Sequence[Job[Errand]]) -> None:
         try:
             results = self._store([job.work for job in jobs])
         except Exception as exc:
@@ -314,8 +322,9 @@ class BlockingEngine(_Engine):
             else:
                 job.settle(result)
 
-    def _store(self, additions: Sequence[Addition]) -> list[Any]:
-        return finish(self._repeated(lambda tx: _store_all(tx, additions)))
+    def _store(self, errands: Sequence[Errand]) -> list[Any]:
+        with on_behalf_of(errand.callers for errand in errands):
+            return finish(self._repeated(lambda tx: _store_all(tx, [errand.addition for errand in errands])))
 
     async def _repeated(self, work: Callable[[BlockingTx], Awaitable[T]]) -> T:
         """Do the work on a session of its own, and on another one if that fails."""
@@ -345,7 +354,7 @@ class LoopEngine(_Engine):
     ) -> None:
         self._sessions: LoopSessions = LoopSessions(conn, pipe, limits, opened=not owned)
         self._dialect, self._schema, self._owned = schema.dialect, schema, owned
-        self._line: Line[Addition] = Line(self._store, groups=1 if isinstance(conn, AsyncConnection) else 4)
+        self._line: Line[Errand] = Line(self._store, groups=1 if isinstance(conn, AsyncConnection) else 4)
         self._closed = False
 
     async def read(self, look: Callable[[Tx], Awaitable[T]]) -> T:
@@ -360,10 +369,11 @@ class LoopEngine(_Engine):
 
     async def append(self, addition: Put | PutWrites) -> Outcome:
         await self.setup()
-        if weight(addition) <= _SHARED_BYTES:
-            outcome: Outcome = await self._line.submit(addition)
+        errand = Errand(addition, callers())
+        if size_of(addition) <= _SHARED_BYTES:
+            outcome: Outcome = await self._line.submit(errand)
             return outcome
-        return _settled((await self._store([addition]))[0])
+        return _settled((await self._store([errand]))[0])
 
     async def compute(self, weight: int, work: Callable[[], T]) -> T:
         return work() if weight < INLINE_WEIGHT else await asyncio.to_thread(work)
@@ -396,8 +406,9 @@ class LoopEngine(_Engine):
                 "an async Postgres saver was never closed; use `async with` or aclose()", ResourceWarning, 1, self
             )
 
-    async def _store(self, additions: Sequence[Addition]) -> list[Any]:
-        return await self._repeated(lambda tx: _store_all(tx, additions))
+    async def _store(self, errands: Sequence[Errand]) -> list[Any]:
+        with on_behalf_of(errand.callers for errand in errands):
+            return await self._repeated(lambda tx: _store_all(tx, [errand.addition for errand in errands]))
 
     async def _repeated(self, work: Callable[[LoopTx], Awaitable[T]]) -> T:
         """Do the work on a session of its own, and on another one if that fails."""

@@ -16,6 +16,7 @@ from typing_extensions import Self
 from langgraph_checkpoint_dual.cache import Cache
 from langgraph_checkpoint_dual.errors import ConfigError
 from langgraph_checkpoint_dual.hopping import HoppingFace
+from langgraph_checkpoint_dual.observing import Observer
 from langgraph_checkpoint_dual.postgres.driver import BlockingEngine, LoopEngine, OneLoop
 from langgraph_checkpoint_dual.postgres.pools import beside, blocking_pool, loop_pool
 from langgraph_checkpoint_dual.postgres.schema import Schema
@@ -40,6 +41,7 @@ class PostgresSaver(Saver):
             namespace any more, unless it is a deliberate fork or update: of two runs on one thread one wins each step.
         late: what becomes of what a run puts whose thread was deleted since it began: "drop" leaves it out and logs a
             warning, "raise" raises `DeletedError`.
+        observer: what to log, or measure, of operations; `Observer()` unless given.
         retry_for: for how many seconds an operation whose connection was lost, or that met a deadlock, is repeated on
             another connection; then `UnavailableError`. Repeating is safe: what was stored already is recognised. 0
             never repeats, and nor does a single connection.
@@ -48,6 +50,8 @@ class PostgresSaver(Saver):
         options: for a connection string: `min_size` (1), `max_size` (10), `timeout` (30 seconds for a free connection)
             and other options of psycopg's pool; any other goes to the connections.
     """
+
+    _system = "postgresql"
 
     def __init__(
         self,
@@ -60,11 +64,12 @@ class PostgresSaver(Saver):
         cache: Cache | None = None,
         fence: bool = False,
         late: str = "drop",
+        observer: Observer | None = None,
         retry_for: float = 30.0,
         response_timeout: float | None = 60.0,
         **options: Any,
     ) -> None:
-        super().__init__(serde=serde, cache=cache, fence=fence, late=late)
+        super().__init__(serde=serde, cache=cache, fence=fence, late=late, observer=observer)
         _check(conn, (Connection, ConnectionPool), pipe, options)
         owned = isinstance(conn, str)
         self.conn: SyncConn = blocking_pool(conn, options) if isinstance(conn, str) else conn
@@ -120,8 +125,11 @@ class AsyncPostgresSaver(Saver):
     Args:
         conn: a psycopg async connection or pool (used as it comes and never closed here), or a connection string, for
             which a pool is opened here: use the saver as an async context manager then, or `aclose` it.
-        pipe, serde, schema, prefix, cache, fence, late, retry_for, response_timeout, options: as for `PostgresSaver`.
+        pipe, serde, schema, prefix, cache, fence, late, observer, retry_for, response_timeout, options: as for
+            `PostgresSaver`.
     """
+
+    _system = "postgresql"
 
     def __init__(
         self,
@@ -134,11 +142,12 @@ class AsyncPostgresSaver(Saver):
         cache: Cache | None = None,
         fence: bool = False,
         late: str = "drop",
+        observer: Observer | None = None,
         retry_for: float = 30.0,
         response_timeout: float | None = 60.0,
         **options: Any,
     ) -> None:
-        super().__init__(serde=serde, cache=cache, fence=fence, late=late)
+        super().__init__(serde=serde, cache=cache, fence=fence, late=late, observer=observer)
         _check(conn, (AsyncConnection, AsyncConnectionPool), pipe, options)
         owned = isinstance(conn, str)
         self.conn: AsyncConn = loop_pool(conn, options) if isinstance(conn, str) else conn

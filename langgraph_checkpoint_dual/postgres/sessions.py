@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import (
     AbstractAsyncContextManager,
@@ -25,6 +26,7 @@ from weakref import WeakSet
 from psycopg import AsyncConnection, AsyncPipeline, Connection, Error, OperationalError, Pipeline
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
+from langgraph_checkpoint_dual import observing
 from langgraph_checkpoint_dual.errors import BusyError, CheckpointerError, ClosedError
 from langgraph_checkpoint_dual.postgres.faults import interruption, interrupts, is_alive, refuses_transactions
 from langgraph_checkpoint_dual.postgres.pools import ais_direct, aprobe, is_direct, probe
@@ -33,7 +35,7 @@ from langgraph_checkpoint_dual.retrying import Attempts, InterruptedSession
 
 SyncConn: TypeAlias = "Connection[Any] | ConnectionPool[Any]"
 AsyncConn: TypeAlias = "AsyncConnection[Any] | AsyncConnectionPool[Any]"
-_log = logging.getLogger("langgraph_checkpoint_dual")
+_log = logging.getLogger("langgraph_checkpoint_dual.sessions")
 STATEMENT_MODE = (
     "a pooler in statement mode lies between, which refuses transactions of several statements; "
     "this operation needs its transaction or session mode, or a direct connection"
@@ -149,7 +151,8 @@ class BlockingSessions(_Sessions):
     def _take(self, pool: ConnectionPool[Connection[Any]], attempts: Attempts) -> Connection[Any]:
         while True:
             try:
-                conn = self._wait(pool, attempts)
+                with _timed():
+                    conn = self._wait(pool, attempts)
             except _POOL_FAILURES as exc:
                 raise _explained(exc) from exc
             good = False
@@ -219,7 +222,8 @@ class LoopSessions(_Sessions):
     async def _take(self, pool: AsyncConnectionPool[AsyncConnection[Any]], attempts: Attempts) -> AsyncConnection[Any]:
         while True:
             try:
-                conn = await self._wait(pool, attempts)
+                with _timed():
+                    conn = await self._wait(pool, attempts)
             except _POOL_FAILURES as exc:
                 raise _explained(exc) from exc
             good = False
@@ -247,6 +251,15 @@ class LoopSessions(_Sessions):
             if (cause := await aprobe(pool)) is not None:
                 raise InterruptedSession(cause, again=attempts.left() > 0) from cause
         return await pool.getconn(max(0.0, pool.timeout - patience))
+
+
+@contextmanager
+def _timed() -> Iterator[None]:
+    begun = time.perf_counter()
+    try:
+        yield
+    finally:
+        observing.waited(time.perf_counter() - begun)
 
 
 def _patience(pool: ConnectionPool[Any] | AsyncConnectionPool[Any], attempts: Attempts) -> float:

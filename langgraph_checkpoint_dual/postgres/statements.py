@@ -93,14 +93,6 @@ def outcome_of(addition: Addition, error: Exception) -> Outcome | Exception:
     return Outcome.SEQ_TAKEN if isinstance(addition, Put) and isinstance(error, errors.UniqueViolation) else error
 
 
-def weight(addition: Addition) -> int:
-    """About the bytes that an addition sends."""
-    if isinstance(addition, Put):
-        row = addition.row
-        return len(row.checkpoint) + len(row.slots) + sum(len(item.data) for item in addition.items)
-    return sum(len(row.data) for row in addition.rows)
-
-
 def _of_puts(puts: list[tuple[int, Put]]) -> Statement:
     puts.sort(key=lambda entry: entry[1].row[:3])
     items = [

@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from functools import partial
 from typing import Any, TypeVar
 
@@ -288,7 +289,7 @@ class LoopFace(HoppingFace):
         self._sqlite.check_open()
         loop = asyncio.get_running_loop()
         try:
-            hop = loop.run_in_executor(self._sqlite.executor, work)
+            hop = loop.run_in_executor(self._sqlite.executor, copy_context().run, work)
         except RuntimeError:  # it was closed just now
             self._sqlite.check_open()
             raise

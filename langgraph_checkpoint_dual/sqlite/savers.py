@@ -15,9 +15,11 @@ from typing_extensions import Self
 
 from langgraph_checkpoint_dual.cache import Cache
 from langgraph_checkpoint_dual.errors import ConfigError
+from langgraph_checkpoint_dual.observing import Observer
 from langgraph_checkpoint_dual.saver import Saver
 from langgraph_checkpoint_dual.sqlite.connections import FileConnections, OneConnection
 from langgraph_checkpoint_dual.sqlite.driver import DEFAULT_TIMEOUT, LoopFace, SqliteEngine
+from langgraph_checkpoint_dual.sqlite.schema import ddl
 from langgraph_checkpoint_dual.sqlite.through_aiosqlite import AiosqliteBlockingFace, AiosqliteFace
 
 _SYNCHRONOUS = ("EXTRA", "FULL", "NORMAL", "OFF")
@@ -26,7 +28,13 @@ _SYNCHRONOUS = ("EXTRA", "FULL", "NORMAL", "OFF")
 class _SqliteSaver(Saver):
     """What the two SQLite savers share."""
 
+    _system = "sqlite"
     _backend: SqliteEngine | AiosqliteFace
+
+    @staticmethod
+    def ddl(*, prefix: str = "dual_") -> str:
+        """What `setup` does in an empty database, as SQL for someone else to run. It is one transaction."""
+        return ddl(prefix)
 
     def close(self) -> None:
         self._backend.close()
@@ -50,6 +58,7 @@ class SqliteSaver(_SqliteSaver):
             namespace any more, unless it is a deliberate fork or update: of two runs on one thread one wins each step.
         late: what becomes of what a run puts whose thread was deleted since it began: "drop" leaves it out and logs a
             warning, "raise" raises `DeletedError`.
+        observer: what to log, or measure, of operations; `Observer()` unless given.
     """
 
     _backend: SqliteEngine
@@ -65,8 +74,9 @@ class SqliteSaver(_SqliteSaver):
         cache: Cache | None = None,
         fence: bool = False,
         late: str = "drop",
+        observer: Observer | None = None,
     ) -> None:
-        super().__init__(serde=serde, cache=cache, fence=fence, late=late)
+        super().__init__(serde=serde, cache=cache, fence=fence, late=late, observer=observer)
         self.conn = conn
         self._backend = _engine(conn, prefix=prefix, timeout=timeout, synchronous=synchronous)
         self._blocking, self._looping = self._backend, LoopFace(self._backend)
@@ -104,7 +114,7 @@ class AsyncSqliteSaver(_SqliteSaver):
     Args:
         conn: an `aiosqlite.Connection` (used as it comes and never closed here), or the path of a file, or
             `":memory:"`. A path is opened here, without aiosqlite: use the saver as a context manager, or `aclose` it.
-        serde, prefix, timeout, synchronous, cache, fence, late: as for `SqliteSaver`.
+        serde, prefix, timeout, synchronous, cache, fence, late, observer: as for `SqliteSaver`.
     """
 
     def __init__(
@@ -118,8 +128,9 @@ class AsyncSqliteSaver(_SqliteSaver):
         cache: Cache | None = None,
         fence: bool = False,
         late: str = "drop",
+        observer: Observer | None = None,
     ) -> None:
-        super().__init__(serde=serde, cache=cache, fence=fence, late=late)
+        super().__init__(serde=serde, cache=cache, fence=fence, late=late, observer=observer)
         self.conn = conn
         self._looping: LoopFace | AiosqliteFace
         if isinstance(conn, aiosqlite.Connection):

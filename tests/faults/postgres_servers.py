@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import shutil
@@ -19,6 +20,7 @@ from typing import Any
 import psutil
 import psycopg
 import pytest
+from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 with warnings.catch_warnings():
@@ -135,6 +137,22 @@ def terminate(uri: str, condition: str = "true") -> int:
             f"WHERE datname = current_database() AND pid <> pg_backend_pid() AND {condition}",
         )
     )
+
+
+async def until_one_waits(uri: str) -> None:
+    """Until a backend of this database waits for a lock."""
+    await until(uri, "wait_event_type = 'Lock'", lambda found: found == 1)
+
+
+async def until(uri: str, condition: str, reached: Callable[[int], bool]) -> None:
+    """Until this holds for the number of the database's other backends that meet a condition."""
+    query = sql.SQL("SELECT FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND ")
+    async with await psycopg.AsyncConnection.connect(uri, autocommit=True) as conn:
+        for _ in range(6000):
+            if reached((await conn.execute(query + sql.SQL(condition))).rowcount):
+                return
+            await asyncio.sleep(0.005)  # the database does not tell of itself
+    raise AssertionError(condition)
 
 
 def pgbouncer_path() -> str:

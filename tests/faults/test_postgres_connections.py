@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
 import pytest
-from psycopg import sql
 
 from langgraph_checkpoint_dual.errors import BusyError, UnavailableError
 from langgraph_checkpoint_dual.postgres import PostgresSaver
 from langgraph_checkpoint_dual.postgres.aio import AsyncPostgresSaver
 from tests.faults.postgres_load import WAYS, Load, Way
-from tests.faults.postgres_servers import Cluster, Proxy, execute, free_port, terminate
+from tests.faults.postgres_servers import Cluster, Proxy, execute, free_port, terminate, until, until_one_waits
 from tests.support.checkpoints import config, listed, put
 from tests.support.savers import BlockingFace
 
@@ -104,22 +103,6 @@ async def one_use(saver: Any, use: str, last: Any) -> None:
         await saver.adelete_thread("thread")
     else:
         await saver.aprune(["thread"])
-
-
-async def until_one_waits(uri: str) -> None:
-    """Until a backend of this database waits for a lock."""
-    await until(uri, "wait_event_type = 'Lock'", lambda found: found == 1)
-
-
-async def until(uri: str, condition: str, reached: Callable[[int], bool]) -> None:
-    """Until this holds for the number of the database's other backends that meet a condition."""
-    query = sql.SQL("SELECT FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND ")
-    async with await psycopg.AsyncConnection.connect(uri, autocommit=True) as conn:
-        for _ in range(6000):
-            if reached((await conn.execute(query + sql.SQL(condition))).rowcount):
-                return
-            await asyncio.sleep(0.005)  # the database does not tell of itself
-    raise AssertionError(condition)
 
 
 @pytest.mark.parametrize("code", ["40001", "40P01"])
