@@ -116,6 +116,24 @@ _Tree = dict[str, dict[str, _Node]]
 
 async def _keep_latest(store: Store, key: str, tx: Tx) -> None:
     await tx.execute("lock_thread", thread_id=key)
+    tree, kept = await _latest(store, key, tx)
+    await _remove_others(key, tree, kept, tx)
+
+
+async def kept_by_prune(store: Store, key: str, tx: Tx) -> dict[tuple[str, str], str | None]:
+    """The checkpoints that `prune` keeps of a thread, by namespace and id, with the parents that they have then."""
+    tree, kept = await _latest(store, key, tx)
+    found: dict[tuple[str, str], str | None] = {}
+    for ns, nodes in tree.items():
+        keep = kept[ns] | _needed(nodes, kept[ns])
+        for checkpoint_id in keep:
+            parent_id = nodes[checkpoint_id].parent_id
+            found[ns, checkpoint_id] = _nearest(nodes, checkpoint_id, keep) if parent_id in nodes else parent_id
+    return found
+
+
+async def _latest(store: Store, key: str, tx: Tx) -> tuple[_Tree, dict[str, set[str]]]:
+    """The tree of a thread, and the latest checkpoint of each of its namespaces with the parent that holds its sends."""
     tree = await _tree(key, tx)
     kept = {ns: {max(nodes)} for ns, nodes in tree.items()}
     for ns in list(kept):
@@ -126,7 +144,7 @@ async def _keep_latest(store: Store, key: str, tx: Tx) -> None:
             store, Address(key, ns, max(tree[ns])), head.parent_id, tx
         ):
             kept[ns].add(head.parent_id)
-    await _remove_others(key, tree, kept, tx)
+    return tree, kept
 
 
 def _call_is_gone(ns: str, head: _Node, roots: Collection[str], kept_roots: Collection[str]) -> bool:
