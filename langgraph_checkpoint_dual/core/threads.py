@@ -133,7 +133,7 @@ async def kept_by_prune(store: Store, key: str, tx: Tx) -> dict[tuple[str, str],
 
 
 async def _latest(store: Store, key: str, tx: Tx) -> tuple[_Tree, dict[str, set[str]]]:
-    """The tree of a thread, and the latest checkpoint of each of its namespaces with the parent that holds its sends."""
+    """The tree of a thread, and the latest checkpoint of each namespace, with the parent that holds its sends."""
     tree = await _tree(key, tx)
     kept = {ns: {max(nodes)} for ns, nodes in tree.items()}
     for ns in list(kept):
