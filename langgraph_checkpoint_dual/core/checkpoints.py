@@ -92,7 +92,7 @@ def loaded(serde: SerializerProtocol, row: Row, write_rows: list[Row]) -> Loaded
     try:
         typed = values.unseal(checkpoint, values.place("checkpoint", checkpoint_id, parent_id or ""))
         *stored, checksum = values.decode(serde, typed)
-        body = _restored(stored)
+        body = restored(stored)
         body["id"] = unescape(checkpoint_id)
         if metadata_exact is None:
             meta: Any = from_json(metadata, checksum)
@@ -154,7 +154,8 @@ def _shortened(checkpoint: Mapping[str, Any]) -> list[Any]:
     return [rest, [_short(version) for _, version in places], channels, nodes]
 
 
-def _restored(stored: list[Any]) -> dict[str, Any]:
+def restored(stored: list[Any]) -> dict[str, Any]:
+    """What `_shortened` made short, without channel values."""
     rest, short, channels, nodes = stored
     versions = [_long(version) for version in short]
 

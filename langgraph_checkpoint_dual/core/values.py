@@ -53,22 +53,30 @@ def decode(serde: SerializerProtocol, typed: bytes) -> Any:
     Raises:
         DecodeError: if the bytes are damaged, or of a type that the serializer may not revive.
     """
-    code = typed[0]
     if is_message(typed):
         return load(typed)[0]
-    if code == _OTHER:
-        end = 2 + typed[1]
-        name, data = typed[2:end].decode(), typed[end:]
-    elif code < len(_TYPES):
-        name, data = _TYPES[code], typed[1:]
-    else:
-        raise DecodeError(f"the stored bytes begin with the unknown type {code}")
+    name, data = split(typed)
     try:
         return serde.loads_typed((name, data))
     except DecodeError:
         raise
     except Exception as exc:
         raise DecodeError(f"{type(serde).__name__} cannot read the stored {name}: {exc or type(exc).__name__}") from exc
+
+
+def split(typed: bytes) -> tuple[str, bytes]:
+    """The serializer's type name and data in typed bytes that are no message's image.
+
+    Raises:
+        DecodeError: if there is no such type.
+    """
+    code = typed[0]
+    if code == _OTHER:
+        end = 2 + typed[1]
+        return typed[2:end].decode(), typed[end:]
+    if code < len(_TYPES):
+        return _TYPES[code], typed[1:]
+    raise DecodeError(f"the stored bytes begin with the unknown type {code}")
 
 
 def is_direct(serde: SerializerProtocol) -> bool:
