@@ -50,7 +50,7 @@ def main(names: list[str]) -> None:
     with postgres.server() as server, tempfile.TemporaryDirectory() as folder:
         for name in names or RELEASES:
             python = _environment(Path(folder) / name, RELEASES[name])
-            _sqlite(python, DATA / f"{name}.db")
+            _sqlite(python, DATA / f"{name}.sqlite")
             with server.database() as uri:
                 _written(python, "postgres", uri)
                 (DATA / f"{name}.sql").write_text(_dump(uri), encoding="utf-8")
