@@ -7,7 +7,7 @@ one. The chain is walked over narrow rows, the writes of the whole chain come in
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -64,19 +64,30 @@ async def _look_back(address: Address, channels: Sequence[str], tx: Tx) -> tuple
 
 async def _walk(address: Address, walks: dict[str, _Walk], tx: Tx) -> None:
     """Follow the parents until every channel has met a stored value."""
-    thread_id, checkpoint_ns, start = address
-    if start is None:
-        head = await tx.fetch("head", thread_id=thread_id, checkpoint_ns=checkpoint_ns)
-        start = head[0][0] if head else None
+    if address.checkpoint_id is None:
+        head = await tx.fetch("head", thread_id=address.thread_id, checkpoint_ns=address.checkpoint_ns)
+        if not head:
+            return
+        address = address._replace(checkpoint_id=head[0][0])
     open_walks = dict(walks)
-    while start is not None and open_walks:
-        rows = await tx.fetch(
-            "ancestors", thread_id=thread_id, checkpoint_ns=checkpoint_ns, checkpoint_id=start, limit=_PAGE
-        )
+
+    def visit(at: Address, sealed: bytes) -> bool:
+        _pass(at, sealed, open_walks)
+        return bool(open_walks)
+
+    await ascend(address, tx, visit)
+
+
+async def ascend(at: Address, tx: Tx, visit: Callable[[Address, bytes], bool]) -> None:
+    """Visit the ancestors of a checkpoint and their sealed slots, nearest first, for as long as `visit` says so."""
+    more = True
+    while more:
+        rows = await tx.fetch("ancestors", **at._asdict(), limit=_PAGE)
         for checkpoint_id, sealed in _nearest_first(rows):
-            at = Address(thread_id, checkpoint_ns, checkpoint_id)
-            _pass(at, sealed, open_walks)
-        start = at.checkpoint_id if len(rows) == _PAGE else None
+            at = at._replace(checkpoint_id=checkpoint_id)
+            if not visit(at, sealed):
+                return
+        more = len(rows) == _PAGE
 
 
 def _nearest_first(rows: list[Row]) -> list[Row]:
@@ -85,21 +96,22 @@ def _nearest_first(rows: list[Row]) -> list[Row]:
 
 
 def _pass(at: Address, sealed: bytes, open_walks: dict[str, _Walk]) -> None:
-    slots = _slots(at, sealed)
+    slots = slots_at(at, sealed)
     for channel, walk in list(open_walks.items()):
         walk.passed.append(at.checkpoint_id or "")
         if channel in slots:
-            walk.seed = _only(at, channel, slots[channel], sealed)
+            walk.seed = only(at, channel, slots[channel], sealed)
             del open_walks[channel]
 
 
-def _only(at: Address, channel: str, slot: Slot, sealed: bytes) -> Loaded:
+def only(at: Address, channel: str, slot: Slot, sealed: bytes) -> Loaded:
     """A checkpoint of which just one channel is to be read."""
     nothing: Any = {}
     return Loaded(at, None, nothing, {channel: slot}, sealed, nothing, [])
 
 
-def _slots(at: Address, sealed: bytes) -> dict[str, Slot]:
+def slots_at(at: Address, sealed: bytes) -> dict[str, Slot]:
+    """The slots of a checkpoint; what goes wrong says where."""
     try:
         return slots_of(at.checkpoint_id or "", sealed)
     except DecodeError as exc:

@@ -28,6 +28,7 @@ from typing import Any, NamedTuple, TypeAlias
 from zlib import crc32
 
 import ormsgpack
+from langchain_core.messages import BaseMessage
 from typing_extensions import TypeIs
 
 from langgraph_checkpoint_dual.errors import DecodeError
@@ -171,7 +172,10 @@ class Planner:
         numbering = _Numbering(kind, base, fresh=self._fresh)
         for part in parts:
             self._place(part, numbering)
-        if not numbering.reuses and numbering.size <= max(INLINE_BYTES, _SMALL_ELEMENT * len(parts)):
+        small = numbering.size <= max(INLINE_BYTES, _SMALL_ELEMENT * len(parts))
+        if (
+            small and not numbering.reuses and not isinstance(parts[0], BaseMessage)
+        ):  # a message has its time, and is found
             return self._plan_whole(value, base)
         if numbering.scattered:
             return self._plan_parts(kind, value, parts, None)
@@ -193,6 +197,27 @@ class Planner:
         else:  # another thread has changed the part meanwhile: its image proves nothing of what is stored
             typed = self._encode(part)
             numbering.add((typed,), typed, revivable=True)
+
+    def edit(self, before: Manifest, ranges: Iterable[Range], parts: Sequence[Any]) -> Planned:
+        """Plan an edit of a stored list, whatever its elements are.
+
+        Args:
+            before: the items of the list as it is stored.
+            ranges: what there will be, in order; a range that begins at -n stands for the n-th new part.
+            parts: the new parts.
+        """
+        new = [self._typed(part) for part in parts]
+        start = random.getrandbits(_RANDOM_BITS) if self._fresh else before.next
+        check = before.check
+        for typed in new:
+            check = crc32(typed, check)
+        placed = _joined((first if first >= 0 else start - 1 - first, count) for first, count in ranges)
+        manifest = Manifest(before.kind, start + len(new), check, placed)
+        return Planned(Stored(manifest), list(enumerate(new, start)), True)
+
+    def _typed(self, part: Any) -> bytes:
+        mark = image(part) if self._direct else None
+        return mark if mark is not None and is_message(mark) and faithful(part) else self._encode(part)
 
 
 class _Numbering:
@@ -331,6 +356,29 @@ def merged(ranges: Iterable[Range]) -> list[Range]:
 def numbers(ranges: Iterable[Range]) -> list[int]:
     """The item numbers of these ranges, in order."""
     return [seq for start, count in ranges for seq in range(start, start + count)]
+
+
+def cut(ranges: Iterable[Range], start: int, stop: int) -> list[Range]:
+    """The ranges of the items in these places of a list."""
+    found: list[Range] = []
+    place = 0
+    for first, count in ranges:
+        low, high = max(start, place), min(stop, place + count)
+        if low < high:
+            found.append((first + low - place, high - low))
+        place += count
+    return found
+
+
+def _joined(ranges: Iterable[Range]) -> tuple[Range, ...]:
+    """The same numbers in the same order, in as few ranges as possible."""
+    found: list[Range] = []
+    for start, count in ranges:
+        if found and start == sum(found[-1]):
+            found[-1] = (found[-1][0], found[-1][1] + count)
+        else:
+            found.append((start, count))
+    return tuple(found)
 
 
 def _ranges(seqs: Iterable[int]) -> tuple[Range, ...]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
@@ -55,6 +56,14 @@ def known_of(checkpoint_id: str, slots: bytes, channels: Mapping[str, Stored]) -
     return Known(checkpoint_id, slots, channels, weight)
 
 
+class Part(NamedTuple):
+    """An element of a stored list: `added_at` is the time of the checkpoint that brought it, `size` its bytes."""
+
+    value: Any
+    added_at: int
+    size: int
+
+
 class _Shelf:
     """The items of one channel that a look has fetched or knows.
 
@@ -73,7 +82,7 @@ class _Shelf:
     @property
     def weight(self) -> int:
         """The bytes fetched."""
-        return sum([len(row[3]) for row in self.fetched.values()])
+        return sum([len(row[4]) for row in self.fetched.values()])
 
     def know(self, stored: Stored) -> None:
         """Take over what is known of a value that is stored here."""
@@ -109,13 +118,23 @@ class _Shelf:
         raws = {mark: self._raws[mark] for mark in marks if is_image(mark) and mark in self._raws} if self._raws else {}
         return assemble(slot.kind, parts), Stored(slot, tuple(marks), raws)
 
+    def parts(self, slot: Manifest, serde: SerializerProtocol) -> list[Part]:
+        """The elements of a list whose items were all fetched."""
+        decode, trusted = partial(values.decode, serde), values.is_trusted(serde)
+        found: list[Part] = []
+        for seq in slot.seqs:
+            value, _ = self._open(seq, decode, trusted)
+            _, _, added_at, _, typed = self.fetched[seq]
+            found.append(Part(value, added_at, len(typed)))
+        return found
+
     def _open(self, seq: int, decode: Decode, trusted: bool) -> tuple[Any, Mark]:
         """The part that a fetched item holds, and its mark."""
         found = self.fetched.get(seq)
         if found is None:
             raise ItemLost(f"item {seq} of the stored value is missing")
-        _, _, checksum, typed = found
-        if values.item_checksum(typed, self._start, seq) != checksum:
+        _, _, added_at, checksum, typed = found
+        if values.item_checksum(typed, self._start, seq, added_at) != checksum:
             raise DecodeError(f"item {seq} of the stored value is damaged: its checksum does not fit")
         if is_message(typed):
             message, plain = load(typed)
@@ -160,7 +179,7 @@ class Look:
         unchanged = 0
         places = json.dumps([one.address for one in checkpoints])
         for row in await tx.fetch("items", ranges=text, checkpoints=places):
-            at, seq, _, data = row
+            at, seq, _, _, data = row
             if at >= 0:
                 fetched[at][seq] = row
             else:
@@ -181,14 +200,16 @@ class Look:
         found: dict[str, Any] = {}
         channels: dict[str, Stored] = {}
         for channel in loaded.slots:
-            try:
+            with _told_where(loaded, channel):
                 found[channel], channels[channel] = self._value(loaded, channel, serde)
-            except DecodeError as exc:
-                raise exc.at(**loaded.address.where, channel=channel) from exc
-            except (ValueError, TypeError, KeyError, IndexError) as exc:
-                where = {**loaded.address.where, "channel": channel}
-                raise DecodeError(f"the stored value is damaged: {exc}", **where) from exc
         return found, channels
+
+    def parts(self, loaded: Loaded, channel: str, serde: SerializerProtocol) -> list[Part]:
+        """The elements of a list, in a checkpoint of which all items were fetched."""
+        slot = loaded.slots[channel]
+        assert isinstance(slot, Manifest)
+        with _told_where(loaded, channel):
+            return unhurried(partial(self._shelves[_key(loaded, channel)].parts, slot, serde)) if slot.ranges else []
 
     def _value(self, loaded: Loaded, channel: str, serde: SerializerProtocol) -> tuple[Any, Stored]:
         slot = loaded.slots[channel]
@@ -221,6 +242,18 @@ class Look:
         known = self._known.get(key[:2])
         stored = known.channels.get(key[2]) if known else None
         return stored if stored is not None and stored.marks is not None else None
+
+
+@contextmanager
+def _told_where(loaded: Loaded, channel: str) -> Iterator[None]:
+    """Adds the place of a value to what goes wrong while it is read."""
+    try:
+        yield
+    except DecodeError as exc:
+        raise exc.at(**loaded.address.where, channel=channel) from exc
+    except (ValueError, TypeError, KeyError, IndexError) as exc:
+        where = {**loaded.address.where, "channel": channel}
+        raise DecodeError(f"the stored value is damaged: {exc}", **where) from exc
 
 
 def _key(loaded: Loaded, channel: str) -> ShelfKey:

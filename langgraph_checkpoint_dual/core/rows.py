@@ -22,12 +22,16 @@ class CheckpointRow(NamedTuple):
 
 
 class ItemRow(NamedTuple):
-    """One immutable piece of channel values: an element of a list, an entry of a dict, or a whole value."""
+    """One immutable piece of channel values: an element of a list, an entry of a dict, or a whole value.
+
+    `added_at` is the time of the checkpoint that it came with, in microseconds since 1970; 0 if that has none.
+    """
 
     thread_id: str
     checkpoint_ns: str
     channel: str
     seq: int
+    added_at: int
     checksum: int
     data: bytes
 

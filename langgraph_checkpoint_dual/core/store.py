@@ -34,6 +34,7 @@ from langgraph_checkpoint_dual.core.metadata import merged_metadata
 from langgraph_checkpoint_dual.core.registry import thread_row
 from langgraph_checkpoint_dual.core.rows import Guard, ItemRow, Outcome, Put, PutWrites, WriteRow, size_of
 from langgraph_checkpoint_dual.core.text import escape, unescape
+from langgraph_checkpoint_dual.core.times import micros_of
 from langgraph_checkpoint_dual.core.tx import Database, Row, Tx, stored
 from langgraph_checkpoint_dual.core.versions import highest_version
 from langgraph_checkpoint_dual.errors import (
@@ -255,6 +256,7 @@ class Store:
         )
         channels: dict[str, Stored] = {}
         items: list[ItemRow] = []
+        added_at = micros_of(checkpoint.get("ts"))
         reuses = False
         for channel, value in channel_values.items():
             before = base.channels.get(channel) if base is not None else None
@@ -265,7 +267,7 @@ class Store:
             channels[channel] = plan.stored
             reuses = reuses or plan.reuses
             if plan.items:
-                items += _item_rows(parent, escape(channel), plan.items)
+                items += item_rows(parent, escape(channel), plan.items, added_at)
         slots = {channel: stored.slot for channel, stored in channels.items()}
         row = checkpoint_row(self.serde, parent, checkpoint_id, checkpoint, slots, metadata)
         if base is not None and reuses:
@@ -420,11 +422,12 @@ def with_values(checkpoint: Loaded, channel_values: dict[str, Any]) -> Checkpoin
     )
 
 
-def _item_rows(parent: Address, channel: str, items: Sequence[tuple[int, bytes]]) -> list[ItemRow]:
+def item_rows(parent: Address, channel: str, items: Sequence[tuple[int, bytes]], added_at: int) -> list[ItemRow]:
+    """The rows of new items of a channel, which is named as stored."""
     start = values.place("item", channel)
     ns = parent.checkpoint_ns or ""
     return [
-        ItemRow(parent.thread_id, ns, channel, seq, values.item_checksum(typed, start, seq), typed)
+        ItemRow(parent.thread_id, ns, channel, seq, added_at, values.item_checksum(typed, start, seq, added_at), typed)
         for seq, typed in items
     ]
 

@@ -111,6 +111,6 @@ def unseal(sealed: bytes, start: int) -> bytes:
     return typed
 
 
-def item_checksum(typed: bytes, start: int, seq: int) -> int:
-    """The checksum of an item, from the place of its channel and its number."""
-    return zlib.crc32(typed, start ^ (seq & 0xFFFFFFFF))
+def item_checksum(typed: bytes, start: int, seq: int, added_at: int) -> int:
+    """The checksum of an item, from the place of its channel, its number and its time."""
+    return zlib.crc32(typed, start ^ ((seq ^ added_at ^ added_at >> 32) & 0xFFFFFFFF))

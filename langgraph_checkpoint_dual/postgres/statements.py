@@ -96,7 +96,7 @@ def outcome_of(addition: Addition, error: Exception) -> Outcome | Exception:
 def _of_puts(puts: list[tuple[int, Put]]) -> Statement:
     puts.sort(key=lambda entry: entry[1].row[:3])
     items = [
-        (place, item.channel, item.seq, item.checksum, item.data)
+        (place, item.channel, item.seq, item.added_at, item.checksum, item.data)
         for place, (_, put) in enumerate(puts, 1)
         for item in put.items
     ]
@@ -147,13 +147,13 @@ def _column(name: str, values: Sequence[Any]) -> list[Any]:
     return list(values)
 
 
-_ITEM_COLUMNS = ("item_place", "item_channel", "item_seq", "item_checksum", "item_data")
+_ITEM_COLUMNS = ("item_place", "item_channel", "item_seq", "item_added_at", "item_checksum", "item_data")
 _WRITE_COLUMNS = ("write_place", "task_id", "idx", "task_path", "channel", "data", "replace")
 _THREAD_COLUMNS = ("at", "user_id", "title", "run_metadata")
 _NO_THREAD = (0, None, None, "{}")
 _NUMBERS = {
-    "idx", "item_place", "item_seq", "item_checksum", "write_place", "replace", "at",
-    "seq", "checksum", "created_at", "updated_at",
+    "idx", "item_place", "item_seq", "item_added_at", "item_checksum", "write_place", "replace", "at",
+    "seq", "added_at", "checksum", "created_at", "updated_at",
 }  # fmt: skip
 _NULLABLE: dict[str, str | bytes] = {
     "parent_checkpoint_id": "",

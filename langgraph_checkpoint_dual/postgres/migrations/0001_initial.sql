@@ -25,11 +25,13 @@ CREATE INDEX {checkpoints_latest} ON {checkpoints} (checkpoint_id, thread_id, ch
 
 CREATE INDEX {checkpoints_run} ON {checkpoints} (run_id) WHERE run_id IS NOT NULL;
 
+-- `added_at` is the time of the checkpoint that the item came with, in microseconds since 1970.
 CREATE TABLE {items} (
     thread_id TEXT COLLATE "C" NOT NULL,
     checkpoint_ns TEXT COLLATE "C" NOT NULL,
     channel TEXT COLLATE "C" NOT NULL,
     seq BIGINT NOT NULL,
+    added_at BIGINT NOT NULL,
     checksum BIGINT NOT NULL,
     data BYTEA NOT NULL,
     PRIMARY KEY (thread_id, checkpoint_ns, channel, seq)

@@ -24,11 +24,13 @@ CREATE INDEX {checkpoints_latest} ON {checkpoints} (checkpoint_id, thread_id, ch
 
 CREATE INDEX {checkpoints_run} ON {checkpoints} (run_id) WHERE run_id IS NOT NULL;
 
+-- `added_at` is the time of the checkpoint that the item came with, in microseconds since 1970.
 CREATE TABLE {items} (
     thread_id TEXT NOT NULL,
     checkpoint_ns TEXT NOT NULL,
     channel TEXT NOT NULL,
     seq INTEGER NOT NULL,
+    added_at INTEGER NOT NULL,
     checksum INTEGER NOT NULL,
     data BLOB NOT NULL,
     PRIMARY KEY (thread_id, checkpoint_ns, channel, seq)

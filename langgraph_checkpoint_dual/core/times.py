@@ -1,0 +1,39 @@
+"""Times as the database holds them: microseconds since 1970, in UTC; 0 stands for a time that is not known."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from typing import Any
+from uuid import UUID
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_UUID_EPOCH = 0x01B21DD213814000
+"""1970 in the count of UUIDs: steps of 100 ns since 1582."""
+
+
+def micros_of(ts: Any) -> int:
+    """The time that a checkpoint's `ts` says, which is ISO 8601; without a time zone it is taken for UTC."""
+    if not isinstance(ts, str):
+        return 0
+    try:
+        found = datetime.fromisoformat(ts.replace("Z", "+00:00"))
+    except ValueError:
+        return 0
+    return (found.replace(tzinfo=found.tzinfo or timezone.utc) - _EPOCH) // timedelta(microseconds=1)
+
+
+def micros_of_id(checkpoint_id: str) -> int:
+    """The time in the id of a checkpoint, where it is one of LangGraph's: a UUID of version 6."""
+    try:
+        found = UUID(checkpoint_id)
+    except ValueError:
+        return 0
+    if found.version != 6:
+        return 0
+    ticks = found.time_low << 28 | found.time_mid << 12 | found.time_hi_version & 0x0FFF
+    return (ticks - _UUID_EPOCH) // 10
+
+
+def moment(micros: int) -> datetime | None:
+    """The time, in UTC; `None` if it is not known."""
+    return _EPOCH + timedelta(microseconds=micros) if micros else None
