@@ -81,7 +81,8 @@ def _load_safe_types() -> dict[Name, Any]:
     plain = [SearchItem, SecretStr, SecretBytes, collections.Counter, OrderedDict, defaultdict, *wire.URL_TYPES]
     if hasattr(lc_base, "TextAccessor"):  # since langchain-core 1.0
         plain.append(lc_base.TextAccessor)
-    return {**safe, **{(cls.__module__, cls.__qualname__): cls for cls in plain}}
+    moved = {("langgraph.constants", cls.__name__): cls for cls in (lg_types.Send, lg_types.Interrupt)}
+    return {**safe, **moved, **{(cls.__module__, cls.__qualname__): cls for cls in plain}}
 
 
 _SAFE = _load_safe_types()
