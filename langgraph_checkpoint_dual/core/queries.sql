@@ -46,6 +46,14 @@ WHERE t.thread_id = :thread_id AND t.checkpoint_id >= :checkpoint_id AND NOT EXI
     WHERE c.thread_id = :thread_id AND c.checkpoint_ns = :checkpoint_ns AND c.checkpoint_id = :checkpoint_id
 )
 
+-- name: delete_early_writes
+-- The writes of a checkpoint that is not stored.
+DELETE FROM {writes} WHERE thread_id = :thread_id AND checkpoint_ns = :checkpoint_ns AND checkpoint_id = :checkpoint_id
+    AND NOT EXISTS (
+        SELECT 1 FROM {checkpoints} AS c
+        WHERE c.thread_id = :thread_id AND c.checkpoint_ns = :checkpoint_ns AND c.checkpoint_id = :checkpoint_id
+    )
+
 -- name: head
 SELECT checkpoint_id FROM {checkpoints}
 WHERE thread_id = :thread_id AND checkpoint_ns = :checkpoint_ns

@@ -207,7 +207,7 @@ class Store:
         fresh = False
         for _ in range(ATTEMPTS):
             if guard is not None and self.memory.is_dropped(parent.thread_id, guard.checkpoint_id):
-                self._drop(parent.thread_id, guard, checkpoint_id)
+                await self._drop(db, parent._replace(checkpoint_id=checkpoint_id), guard)
                 return own
             work = partial(self._planned, parent, checkpoint_id, checkpoint, channel_values, merged, guard, base, fresh)
             addition, known = await db.compute(weight, work)
@@ -291,13 +291,19 @@ class Store:
         if await db.read(deleted):
             self.memory.drop(thread_id, guard.checkpoint_id)
 
-    def _drop(self, thread_id: str, guard: Guard, checkpoint_id: str) -> None:
-        """Leave a late addition out, and remember that for what will hang on it.
+    async def _drop(self, db: Database, address: Address, guard: Guard) -> None:
+        """Leave a late addition to this checkpoint out, and remember that for what will hang on it.
 
         Raises:
             DeletedError: if the rules say so.
         """
+        thread_id, checkpoint_id = address.thread_id, address.checkpoint_id or ""
         self.memory.drop(thread_id, checkpoint_id)
+
+        async def remove_writes(tx: Tx) -> None:  # that came before their checkpoint
+            await tx.execute("delete_early_writes", **_args(address))
+
+        await db.change(remove_writes)
         error = DeletedError(unescape(thread_id), unescape(guard.checkpoint_id), unescape(checkpoint_id))
         if self.rules.late == "raise":
             raise error
@@ -333,13 +339,15 @@ class Store:
             return
         addition = PutWrites(rows, replace)
         for _ in range(ATTEMPTS):
+            stored_now = await db.append(addition) is Outcome.STORED
+            if not stored_now:
+                await self._note_if_late(db, addition)
             if self.memory.is_dropped(address.thread_id, address.checkpoint_id):
-                self._drop(address.thread_id, addition.guard, address.checkpoint_id)
+                await self._drop(db, address, addition.guard)
                 return
-            if await db.append(addition) is Outcome.STORED:
+            if stored_now:
                 observing.stored(size_of(addition))
                 return
-            await self._note_if_late(db, addition)
         raise CheckpointerError(
             f"the writes could not be stored in {ATTEMPTS} attempts: others kept changing the thread"
         )
