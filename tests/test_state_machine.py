@@ -16,9 +16,17 @@ from typing import Any
 import pytest
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from langgraph.checkpoint.base import get_checkpoint_id
 from langgraph.checkpoint.base.id import uuid6
+from langgraph.checkpoint.serde.types import ERROR, INTERRUPT
 
 from tests.support.compare import answer, fingerprint, key_of, parent_of
 from tests.support.model import Model, matches
@@ -72,12 +80,14 @@ class SaverMachine(RuleBasedStateMachine):
         self.world = world
         self.model = Model()
         self.live: dict[tuple[str, str], dict[str, Any]] = {}
+        self.registered: dict[str, str | None] = {}
         self.steps = 0
 
     def teardown(self) -> None:
-        for thread in self.model.threads():
+        for thread in {*self.model.threads(), *self.registered}:
             self.world.call(0, "async", "delete_thread", thread)
-        assert set(counts(self.world.database).values()) <= {0}, "deleting every thread left rows behind"
+        left = {name for name, count in counts(self.world.database).items() if count}
+        assert left <= {"dual_tombstones"}, "deleting every thread left rows behind"
 
     def ask(self, data: st.DataObject, name: str, *arguments: Any, **options: Any) -> Any:
         which, face = data.draw(st.integers(0, 1), "saver"), data.draw(st.sampled_from(FACES), "face")
@@ -171,6 +181,9 @@ class SaverMachine(RuleBasedStateMachine):
     def _put(self, data: st.DataObject, into: Any, checkpoint: Any, metadata: Any, fresh: Any) -> None:
         expected = self.model.put(into, checkpoint, metadata, fresh)
         assert self.ask(data, "put", into, checkpoint, metadata, fresh) == expected
+        if not into["configurable"]["checkpoint_ns"]:
+            thread = into["configurable"]["thread_id"]
+            self.registered[thread] = metadata.get("user_id", self.registered.get(thread))
 
     @rule(data=st.data())
     def put_writes(self, data: st.DataObject) -> None:
@@ -190,6 +203,7 @@ class SaverMachine(RuleBasedStateMachine):
     def delete_thread(self, data: st.DataObject, thread: str) -> None:
         self.model.delete_thread(thread)
         self._forget(thread)
+        self.registered.pop(thread, None)
         self.ask(data, "delete_thread", thread)
 
     @rule(data=st.data(), source=st.sampled_from(THREADS), copy=st.sampled_from(THREADS))
@@ -197,6 +211,8 @@ class SaverMachine(RuleBasedStateMachine):
         if source != copy and not self.model.knows(copy) and self.model.knows(source):
             self.model.copy_thread(source, copy)
             self.ask(data, "copy_thread", source, copy)
+            if source in self.registered:
+                self.registered.setdefault(copy, self.registered[source])
 
     @precondition(lambda self: self.steps > 5)
     @rule(data=st.data(), runs=st.lists(st.sampled_from(RUNS), max_size=1))
@@ -215,6 +231,8 @@ class SaverMachine(RuleBasedStateMachine):
         self.model.prune(threads, strategy=strategy)
         for thread in threads:
             self._forget(thread)
+            if strategy == "delete":
+                self.registered.pop(thread, None)
         self.ask(data, "prune", threads, strategy=strategy)
 
     def _forget(self, thread: str) -> None:
@@ -273,6 +291,21 @@ class SaverMachine(RuleBasedStateMachine):
             name: fingerprint(entry) for name, entry in expected.items()
         }
 
+    @invariant()
+    def the_registry_agrees(self) -> None:
+        found = {one.thread_id: one for one in self.world.savers[self.steps % 2].threads.list(limit=100).threads}
+        assert {name: one.user_id for name, one in found.items()} == self.registered
+        for name, one in found.items():
+            heads = self.model.ids(name, "")
+            assert one.checkpoints == sum(len(self.model.ids(name, ns)) for ns in NAMESPACES)
+            assert one.checkpoint_id == (heads[-1] if heads else None)
+            assert one.status == (self._status(name, heads[-1]) if heads else "idle")
+
+    def _status(self, thread: str, checkpoint_id: str) -> str:
+        at = self.model.get_tuple(config(thread, "", checkpoint_id))
+        channels = {channel for _, channel, _ in at.pending_writes}
+        return "error" if ERROR in channels else "interrupted" if INTERRUPT in channels else "idle"
+
     def check(self, found: Any, expected: Any) -> None:
         assert answer(found) == answer(expected)
         if found is not None:
@@ -303,6 +336,7 @@ def world(kind: Kind, database: str) -> Iterator[World]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
+@pytest.mark.filterwarnings("ignore:Do not use the `random` module")  # threads of the connection pool do
 def test_every_answer_is_that_of_the_model(world: World) -> None:
     run_state_machine_as_test(
         lambda: SaverMachine(world),
