@@ -1,4 +1,4 @@
-"""The README does what it says: its Python runs and prints what is written beside it, its commands and links exist."""
+"""The documents do what they say: their Python runs and prints what is written beside it, commands and links exist."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ LANGUAGES = {"python", "sh", "diff"}
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: the `##` section that it is in, its language, the number of its first line, and its text."""
+    """A fenced block: its document and `##` section, its language, the number of its first line, and its text."""
 
+    document: str
     section: str
     language: str
     line: int
@@ -37,24 +38,24 @@ def blocks_of(path: Path) -> list[Block]:
         section = match["section"] or section
         if match["text"] is not None:
             line = text.count("\n", 0, match.start("text")) + 1
-            found.append(Block(section, match["language"], line, match["text"]))
+            found.append(Block(path.name, section, match["language"], line, match["text"]))
     return found
 
 
 BLOCKS = blocks_of(README)
-PYTHON = [block for block in BLOCKS if block.language == "python"]
+PYTHON = [block for document in DOCUMENTS for block in blocks_of(document) if block.language == "python"]
 COMMANDS = [line for block in BLOCKS if block.language == "sh" for line in block.text.splitlines()]
 FILES = {match[1]: block for block in PYTHON if (match := re.match(r"# (\w+\.py)\n", block.text))}
 SECTIONS = {
-    section: list(blocks)
-    for section, blocks in groupby(
-        (block for block in PYTHON if block not in FILES.values()), lambda block: block.section
+    f"{document}: {section}": list(blocks)
+    for (document, section), blocks in groupby(
+        (block for block in PYTHON if block not in FILES.values()), lambda block: (block.document, block.section)
     )
 }
 
 
 def as_code(block: Block, database: str) -> str:
-    """The block on its own line numbers, so that a traceback names the line of the README."""
+    """The block on its own line numbers, so that a traceback names the line of the document."""
     return "\n" * (block.line - 1) + block.text.replace(DATABASE, database)
 
 
@@ -72,7 +73,7 @@ def promised(block: Block) -> list[str]:
 
 def run(block: Block, folder: Path, database: str) -> list[str]:
     """Run a block in a process of its own. Gives the lines that it printed."""
-    script = folder / f"README_line_{block.line}.py"
+    script = folder / f"{block.document.removesuffix('.md')}_line_{block.line}.py"
     script.write_text(as_code(block, database), encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-Werror", script.name], cwd=folder, capture_output=True, text=True, timeout=60, check=False
@@ -87,7 +88,7 @@ def test_the_python_of_a_section_runs_from_top_to_bottom(section: str, tmp_path:
     for name, block in FILES.items():
         (tmp_path / name).write_text(as_code(block, postgres_uri), encoding="utf-8")
     for block in SECTIONS[section]:
-        assert run(block, tmp_path, postgres_uri) == promised(block), f"README.md, line {block.line}"
+        assert run(block, tmp_path, postgres_uri) == promised(block), f"{block.document}, line {block.line}"
 
 
 def test_no_block_is_left_out() -> None:
@@ -100,7 +101,7 @@ def test_no_block_is_left_out() -> None:
 
 def test_most_sections_promise_an_output() -> None:
     silent = [name for name, blocks in SECTIONS.items() if not any(promised(block) for block in blocks)]
-    assert silent == ["setup()"]
+    assert [name for name in silent if name.startswith("README.md")] == ["README.md: setup()"]
 
 
 def test_the_changed_line_can_be_imported_on_both_sides() -> None:
