@@ -4,9 +4,11 @@ VENV   ?= .venv
 LOWEST ?= .venv-lowest
 BIN    := $(VENV)/bin
 WORKERS ?= 2
+SOAK_SECONDS ?= 600
+SOAK_SEED ?=
 PYTEST := -m pytest -q -n $(WORKERS) --dist worksteal
 
-.PHONY: test check lint types layers demo bench test-lowest clean
+.PHONY: test check lint types layers demo bench soak test-lowest clean
 
 test: lint types layers  ## everything that must hold before a change is merged
 	$(BIN)/python $(PYTEST)
@@ -30,6 +32,9 @@ demo: $(VENV)/.ready  ## the scripted chat, through real processes, on SQLite an
 bench: $(VENV)/.ready  ## all workloads against the official savers, with charts
 	$(BIN)/python -m benchmarks all --json benchmarks/results/latest.json
 	$(BIN)/python -m benchmarks charts
+
+soak: $(VENV)/.ready  ## a mixed load with random faults on both databases, for SOAK_SECONDS; SOAK_SEED repeats one
+	$(BIN)/python -m tests.faults.soak --seconds $(SOAK_SECONDS) $(if $(SOAK_SEED),--seed $(SOAK_SEED))
 
 test-lowest: $(LOWEST)/.ready  ## the tests on the lowest versions that pyproject.toml allows
 	$(LOWEST)/bin/python $(PYTEST)

@@ -113,6 +113,11 @@ class Cluster:
                     process.send_signal(signal.SIGKILL)
             psutil.wait_procs(family, timeout=30)
 
+    def restart(self) -> None:
+        """Restart it as an administrator does."""
+        options = f"-p {self.port} -k '' -c listen_addresses=127.0.0.1"
+        run(self.bin / "pg_ctl", "-D", self.data, "-w", "-m", "fast", "-l", self.home / "log", "-o", options, "restart")
+
     def promote(self) -> None:
         """Make a standby the primary."""
         run(self.bin / "pg_ctl", "-D", self.data, "-w", "promote")
