@@ -1,0 +1,784 @@
+"""The doctor: finds what is wrong in a database, and repairs what can be repaired without any risk.
+
+The contract:
+
+1. Looking changes nothing, revives nothing, and goes on where something is damaged. Checksums are compared for every
+   checkpoint, item and write; what hangs together is looked at through narrow rows.
+2. Tables are read page by page in the order of their keys, so memory does not grow with the database. Pages are bounded
+   in bytes; only where something is wrong are the narrow rows of one namespace held together.
+3. Runs may go on meanwhile. Whatever looks wrong between two pages is looked at once more before it is reported.
+4. Repaired is only what no reader can miss: items that no checkpoint of their namespace references, writes of a
+   checkpoint that is not stored and older than a day, rows of the registry, and indexes. Each is looked at again, alone
+   on its thread, in the transaction that repairs it. What is removed is given away to be saved before.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+from langgraph_checkpoint_dual.core import values
+from langgraph_checkpoint_dual.core.address import Address, thread_key
+from langgraph_checkpoint_dual.core.checkpoints import slots_of
+from langgraph_checkpoint_dual.core.describing import describe
+from langgraph_checkpoint_dual.core.items import Manifest, Range, merged
+from langgraph_checkpoint_dual.core.metadata import from_json
+from langgraph_checkpoint_dual.core.migrations import Migration
+from langgraph_checkpoint_dual.core.queries import INDEXES, TABLES
+from langgraph_checkpoint_dual.core.registry import now, thread_row
+from langgraph_checkpoint_dual.core.text import escape, unescape
+from langgraph_checkpoint_dual.core.times import micros_of_id
+from langgraph_checkpoint_dual.core.tx import Database, Row, Tx
+from langgraph_checkpoint_dual.errors import CheckpointerError, DecodeError
+
+_ROWS, _NARROW_ROWS = 256, 4096
+_PAGE_BYTES = 8 * 1024 * 1024
+_MANY_RANGES = 10_000
+_DAY = 24 * 3600 * 10**6
+
+Kind: TypeAlias = Literal[
+    "damaged database", "unreadable", "damaged checkpoint", "damaged item", "damaged write", "missing items",
+    "broken delta history", "missing table", "missing index", "missing parent", "orphaned items", "orphaned writes",
+    "unlisted thread", "stale registry",
+]  # fmt: skip
+HARMLESS = ("missing parent", "orphaned items", "orphaned writes", "unlisted thread", "stale registry", "missing index")
+"""Findings that keep no checkpoint from being read."""
+
+
+class Finding(NamedTuple):
+    """Something that is wrong. Ids are as their user knows them; `rows` says how many are concerned."""
+
+    kind: Kind
+    detail: str
+    thread_id: str | None = None
+    checkpoint_ns: str | None = None
+    checkpoint_id: str | None = None
+    channel: str | None = None
+    rows: int = 1
+    size: int = 0
+    """The bytes of the rows, where a repair would remove them."""
+    repair: str | None = None
+    """What a repair would do; `None` if there is none that is safe."""
+    ranges: tuple[Range, ...] = ()
+    """The numbers of the items concerned."""
+
+    @property
+    def is_harmless(self) -> bool:
+        """Whether all checkpoints can be read all the same."""
+        return self.kind in HARMLESS
+
+
+@dataclass
+class Examination:
+    """What the doctor has looked at, and found."""
+
+    checkpoints: int = 0
+    items: int = 0
+    writes: int = 0
+    threads: int = 0
+    findings: list[Finding] = field(default_factory=list)
+
+
+Progress: TypeAlias = Callable[[int, int], object]
+
+
+async def examine(
+    db: Database,
+    *,
+    thread_id: str | None = None,
+    on_finding: Callable[[Finding], object] = lambda finding: None,
+    on_progress: Progress = lambda done, total: None,
+) -> Examination:
+    """Look at everything, or at everything of one thread.
+
+    Args:
+        on_finding: called with each finding as soon as it is sure.
+        on_progress: called with the number of rows that were looked at, and of all.
+    """
+    doctor = _Doctor(db, None if thread_id is None else thread_key(thread_id), on_finding, on_progress)
+    if thread_id is None:
+        await doctor.guarded("the state of the database", doctor.integrity)
+        await doctor.guarded("the schema", doctor.schema)
+    await doctor.guarded("the checkpoints", doctor.namespaces)
+    await doctor.guarded("the parents", doctor.parents)
+    await doctor.guarded("the pending writes", doctor.orphaned_writes)
+    await doctor.guarded("the registry of threads", doctor.registry)
+    return doctor.found
+
+
+class _Doctor:
+    """One examination under way."""
+
+    def __init__(
+        self, db: Database, only: str | None, on_finding: Callable[[Finding], object], on_progress: Progress
+    ) -> None:
+        self.db, self.found = db, Examination()
+        self._where = {} if only is None else {"thread_id": {"thread_id": only}}
+        self._on_finding, self._on_progress = on_finding, on_progress
+        self._total = 0
+
+    def report(self, finding: Finding) -> None:
+        """Note a finding."""
+        self.found.findings.append(finding)
+        self._on_finding(finding)
+
+    async def guarded(self, what: str, look: Callable[[], Any]) -> None:
+        """Look at one thing; if the database cannot, that is a finding, and the rest is looked at all the same."""
+        try:
+            await look()
+        except CheckpointerError:
+            raise
+        except Exception as exc:
+            self.report(Finding("unreadable", f"{what} cannot be read: {type(exc).__name__}: {str(exc).strip()}"))
+
+    # --- The database ---
+
+    async def integrity(self) -> None:
+        for (text,) in await self._fetch("doctor_integrity"):
+            self.report(
+                Finding("damaged database", f"{text}; restore a backup, or recover the file with its own tools")
+            )
+
+    async def schema(self) -> None:
+        there = {row[0] for row in await self._fetch("doctor_schema")}
+        for table in TABLES:
+            if table not in there:
+                self.report(Finding("missing table", f"the table {table} is missing; restore a backup", channel=table))
+        for index in INDEXES:
+            if index not in there:
+                text = f"the index {index} is missing, so some queries are slow"
+                self.report(Finding("missing index", text, channel=index, repair="make the index"))
+
+    async def _fetch(self, query: str, **args: Any) -> list[Row]:
+        async def look(tx: Tx) -> list[Row]:
+            return await tx.fetch(query, **args)
+
+        return await self.db.read(look)
+
+    # --- Checkpoints, items and writes ---
+
+    async def namespaces(self) -> None:
+        """Look at all rows of each namespace together."""
+        counted = await self._fetch("doctor_counted")
+        self._total = sum(counted[0])
+        self._advanced()
+        checkpoints = _Checkpoints(self.db, self._where)
+        items = _Items(self.db, self._where)
+        writes = _Writes(self.db, self._where)
+        last = None
+        while place := min(await _next_places(checkpoints, items, writes), default=None):
+            namespace = _Namespace(self, *place)
+            async for row in checkpoints.of(place):
+                namespace.take(row)
+            async for key, typed in items.of(place):
+                namespace.take_item(key, typed)
+            await namespace.conclude()
+            async for key, sound in writes.of(place):
+                namespace.take_write(key, sound)
+            self.found.threads += place[0] != last
+            last = place[0]
+            self._advanced()
+
+    def _advanced(self) -> None:
+        done = self.found.checkpoints + self.found.items + self.found.writes
+        self._on_progress(done, max(done, self._total))
+
+    # --- What hangs together ---
+
+    async def parents(self) -> None:
+        """Checkpoints whose parent is not there, and the delta channels that cannot be rebuilt because of it."""
+        lost: dict[tuple[str, str], set[str]] = {}
+        async for thread_id, ns, checkpoint_id, parent_id in self._pages("doctor_lost_parents where lost", 3):
+            at = Address(thread_id, ns, checkpoint_id)
+            text = f"its parent {unescape(parent_id)!r} is missing: going back in time ends here"
+            self.report(_at(at, Finding("missing parent", text)))
+            lost.setdefault((thread_id, ns), set()).add(checkpoint_id)
+        for (thread_id, ns), ids in lost.items():
+            rows = await self._fetch("doctor_namespace", thread_id=thread_id, checkpoint_ns=ns)
+            for channel, start, count in _cut_off(rows, ids):
+                text = (
+                    f"the history of this delta channel is cut off before checkpoint {unescape(start)!r}: "
+                    f"{count} checkpoint{'s' * (count > 1)} cannot be rebuilt whole"
+                )
+                at = Address(thread_id, ns, start)
+                self.report(_at(at, Finding("broken delta history", text, channel=channel, rows=count)))
+
+    async def orphaned_writes(self) -> None:
+        """Writes are saved before their checkpoint: only those that are old enough are left over for sure."""
+        before = now() - _DAY
+        async for thread_id, ns, checkpoint_id, count, size in self._pages("doctor_orphans where orphaned", 3):
+            made = micros_of_id(checkpoint_id)
+            if made > before:
+                continue
+            text = f"{count} pending write{'s' * (count > 1)} of a checkpoint that was never stored, or is gone"
+            finding = Finding("orphaned writes", text, rows=count, size=int(size))
+            if made:
+                finding = finding._replace(repair="remove them")
+            self.report(_at(Address(thread_id, ns, checkpoint_id), finding))
+
+    async def registry(self) -> None:
+        async for thread_id, _, _ in self._pages("doctor_unlisted where unlisted", 1):
+            text = "the thread has checkpoints but is not in the registry, so it is not listed"
+            self.report(_at(Address(thread_id), Finding("unlisted thread", text, repair="add it to the registry")))
+        async for thread_id, updated_at, metadata, run_metadata, head in self._pages("doctor_listed", 1):
+            if not (_is_object(metadata) and _is_object(run_metadata)):
+                text = "the thread's metadata in the registry is damaged; set it anew with threads.update()"
+                self.report(_at(Address(thread_id), Finding("stale registry", text)))
+            made = micros_of_id(head) if head else 0
+            if updated_at < made - _DAY and made <= now():
+                text = "the registry takes the thread for older than its latest checkpoint"
+                self.report(_at(Address(thread_id), Finding("stale registry", text, repair="correct its time")))
+
+    async def _pages(self, query: str, width: int) -> AsyncIterator[Row]:
+        """All rows of a query whose first columns, `width` of them, are their key."""
+        async for row in _pages(self.db, query, width, self._where, _NARROW_ROWS):
+            yield row
+
+
+def _at(at: Address, finding: Finding) -> Finding:
+    return finding._replace(**at.where)
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except ValueError:
+        return False
+
+
+# --- Reading tables in the order of their keys ---
+
+
+async def _page(
+    db: Database, query: str, where: Mapping[str, Mapping[str, Any]], limit: int | None = None
+) -> list[Row]:
+    """The rows of a query under conditions, which are given by name with their arguments."""
+    args = {name: value for part in where.values() for name, value in part.items()}
+    if limit is not None:
+        args["limit"] = limit
+    named = f"{query}{' and ' if ' where ' in query else ' where '}{' and '.join(where)}" if where else query
+
+    async def look(tx: Tx) -> list[Row]:
+        return await tx.fetch(named, **args)
+
+    return await db.read(look)
+
+
+def _numbered(name: str, key: Sequence[Any]) -> dict[str, Any]:
+    return {f"{name}_{at}": part for at, part in enumerate(key)}
+
+
+async def _pages(
+    db: Database, query: str, width: int, where: Mapping[str, Mapping[str, Any]], limit: int
+) -> AsyncIterator[Row]:
+    after: dict[str, Mapping[str, Any]] = {}
+    while True:
+        rows = await _page(db, query, {**where, **after}, limit)
+        for row in rows:
+            yield row
+        if len(rows) < limit:
+            return
+        after = {"after": _numbered("after", rows[-1][:width])}
+
+
+class _Checkpoints:
+    """A table, read in the order of its key, one namespace after the other."""
+
+    query, width, limit = "doctor_checkpoints", 3, _ROWS
+
+    def __init__(self, db: Database, where: Mapping[str, Mapping[str, Any]]) -> None:
+        self.db = db
+        self._rows = _pages(db, self.query, self.width, where, self.limit)
+        self._next: Row | None = None
+
+    async def place(self) -> tuple[str, str] | None:
+        """The thread and namespace of the next row."""
+        if self._next is None:
+            self._next = await anext(self._rows, None)
+        return None if self._next is None else (self._next[0], self._next[1])
+
+    async def of(self, place: tuple[str, str]) -> AsyncIterator[Any]:
+        """The rows of a namespace, if it is the next one."""
+        while await self.place() == place:
+            row, self._next = self._next, None
+            yield row
+
+
+class _Checked(_Checkpoints):
+    """A table whose data is read in batches of bounded size, along its keys."""
+
+    limit = _NARROW_ROWS
+
+    def sound(self, row: Row) -> bool:
+        """Whether a row has the checksum of its place and data."""
+        raise NotImplementedError
+
+    async def of(self, place: tuple[str, str]) -> AsyncIterator[tuple[Row, bool]]:
+        """The keys of a namespace's rows, and whether they are sound."""
+        batch: list[Row] = []
+        size = 0
+        async for row in super().of(place):
+            if batch and (size + row[-1] > _PAGE_BYTES or len(batch) >= _ROWS):
+                async for checked in self._checked(batch):
+                    yield checked
+                batch, size = [], 0
+            batch.append(row)
+            size += row[-1]
+        async for checked in self._checked(batch):
+            yield checked
+
+    async def _checked(self, batch: Sequence[Row]) -> AsyncIterator[tuple[Row, bool]]:
+        if not batch:
+            return
+        first, last = batch[0][: self.width], batch[-1][: self.width]
+        between = {**_numbered("first", first), **_numbered("last", last)}
+        rows = await _page(self.db, f"{self.query} data", {"between": between})
+        found = {row[: self.width]: self.sound(row) for row in rows}
+        for row in batch:
+            if (sound := found.get(row[: self.width])) is not None:  # it may have been removed meanwhile
+                yield row, sound
+
+
+class _Items(_Checked):
+    query, width = "doctor_items", 4
+
+    def sound(self, row: Row) -> bool:
+        _, _, channel, seq, added_at, checksum, data = row
+        found: int = checksum
+        return values.item_checksum(data, values.place("item", channel), seq, added_at) == found
+
+
+class _Writes(_Checked):
+    query, width = "doctor_writes", 5
+
+    def sound(self, row: Row) -> bool:
+        _, _, checkpoint_id, task_id, idx, task_path, channel, data = row
+        return _unsealed(data, "write", checkpoint_id, task_id, task_path, str(idx), channel) is not None
+
+
+async def _next_places(*tables: _Checkpoints) -> list[tuple[str, str]]:
+    return [place for table in tables if (place := await table.place()) is not None]
+
+
+def _unsealed(sealed: bytes, *place: str) -> bytes | None:
+    try:
+        return values.unseal(bytes(sealed), values.place(*place))
+    except DecodeError:
+        return None
+
+
+# --- One namespace ---
+
+
+class _Namespace:
+    """The rows of one namespace: what its checkpoints reference is compared with the items that there are."""
+
+    def __init__(self, doctor: _Doctor, thread_id: str, checkpoint_ns: str) -> None:
+        self._doctor, self.thread_id, self.ns = doctor, thread_id, checkpoint_ns
+        self._used: dict[str, list[Range]] = {}
+        self._stored: dict[str, list[Range]] = {}
+        self._damaged: dict[str, list[Range]] = {}
+        self._knows_all = True
+
+    def _report(self, finding: Finding, checkpoint_id: str | None = None) -> None:
+        self._doctor.report(_at(Address(self.thread_id, self.ns, checkpoint_id), finding))
+
+    def take(self, row: Row) -> None:
+        """Look at a checkpoint."""
+        _, _, checkpoint_id, parent_id, checkpoint, sealed, metadata, exact = row
+        self._doctor.found.checkpoints += 1
+        for what in _damages(checkpoint_id, parent_id, checkpoint, metadata, exact):
+            self._report(Finding("damaged checkpoint", f"{what} is damaged"), checkpoint_id)
+        ranges = used_ranges(checkpoint_id, sealed)
+        if ranges is None:
+            self._knows_all = False
+            self._report(Finding("damaged checkpoint", "its list of channel values is damaged"), checkpoint_id)
+            return
+        for channel, some in ranges:
+            _extend(self._used, channel, some)
+
+    def take_item(self, row: Row, sound: bool) -> None:
+        """Look at an item."""
+        _, _, channel, seq, _ = row
+        self._doctor.found.items += 1
+        _extend(self._stored, channel, [(seq, 1)])
+        if not sound:
+            _extend(self._damaged, channel, [(seq, 1)])
+
+    def take_write(self, row: Row, sound: bool) -> None:
+        """Look at a pending write."""
+        _, _, checkpoint_id, task_id, idx, _ = row
+        self._doctor.found.writes += 1
+        if not sound:
+            text = f"the pending write {idx} of task {unescape(task_id)!r} is damaged: its checksum does not fit"
+            self._report(Finding("damaged write", text), checkpoint_id)
+
+    async def conclude(self) -> None:
+        """Compare what is used with what there is."""
+        used, stored = _settled(self._used), _settled(self._stored)
+        if used == stored and not self._damaged:
+            return
+        survey = await surveyed(self._doctor.db, self.thread_id, self.ns)
+        for channel, ranges in survey.missing.items():
+            self._missing(survey, channel, ranges)
+        for channel, ranges in _settled(self._damaged).items():
+            self._harmed(survey, channel, _intersection(ranges, survey.used.get(channel, [])))
+        if self._knows_all and survey.knows_all:
+            for channel, ranges in survey.orphaned.items():
+                await self._orphaned(channel, ranges)
+
+    def _missing(self, survey: Survey, channel: str, ranges: list[Range]) -> None:
+        users = survey.users(channel, ranges)
+        text = f"item{_plural(ranges)} {_shown(ranges)} of this channel {_are(ranges)} missing: {_cannot(users)}"
+        finding = Finding("missing items", text, channel=unescape(channel), rows=_count(ranges), ranges=tuple(ranges))
+        self._report(finding, max(users, default=None))
+
+    def _harmed(self, survey: Survey, channel: str, ranges: list[Range]) -> None:
+        if not ranges:
+            return
+        users = survey.users(channel, ranges)
+        text = f"item{_plural(ranges)} {_shown(ranges)} of this channel {_are(ranges)} damaged: {_cannot(users)}"
+        finding = Finding("damaged item", text, channel=unescape(channel), rows=_count(ranges), ranges=tuple(ranges))
+        self._report(finding, max(users, default=None))
+
+    async def _orphaned(self, channel: str, ranges: list[Range]) -> None:
+        text = f"item{_plural(ranges)} {_shown(ranges)} of this channel {_are(ranges)} referenced by no checkpoint"
+        finding = Finding(
+            "orphaned items",
+            text,
+            channel=unescape(channel),
+            rows=_count(ranges),
+            size=await _size(self._doctor.db, self.thread_id, self.ns, channel, ranges),
+            repair="remove them" if _count(ranges) > 1 else "remove it",
+            ranges=tuple(ranges),
+        )
+        self._report(finding)
+
+
+def _damages(
+    checkpoint_id: str, parent_id: str | None, checkpoint: bytes, metadata: str, exact: bytes | None
+) -> Iterator[str]:
+    """What of a checkpoint's row is damaged, besides its slots."""
+    typed = _unsealed(checkpoint, "checkpoint", checkpoint_id, parent_id or "")
+    if typed is None:
+        yield "its row (or the parent that it names)"
+    if exact is not None:
+        if _unsealed(exact, "metadata", checkpoint_id) is None:
+            yield "its metadata"
+    elif typed is not None and not _fits(typed, metadata):
+        yield "its metadata"
+
+
+def _fits(typed: bytes, metadata: str) -> bool:
+    """Whether metadata has the checksum that its checkpoint names; encrypted ones are not looked into."""
+    try:
+        body = describe(typed)
+    except DecodeError:
+        return True
+    if not (isinstance(body, list) and body and isinstance(body[-1], int)):
+        return True
+    try:
+        from_json(metadata, body[-1])
+    except (DecodeError, ValueError):
+        return False
+    return True
+
+
+def used_ranges(checkpoint_id: str, sealed: bytes) -> list[tuple[str, tuple[Range, ...]]] | None:
+    """The items that a checkpoint references, by channel as stored; `None` if that is damaged."""
+    try:
+        slots = slots_of(checkpoint_id, bytes(sealed))
+        return [(escape(name), slot.ranges) for name, slot in slots.items() if isinstance(slot, Manifest)]
+    except (DecodeError, ValueError, TypeError, AttributeError):
+        return None
+
+
+class Survey(NamedTuple):
+    """What the checkpoints of a namespace reference, compared with the items that there are, both in full."""
+
+    used: Mapping[str, list[Range]]
+    missing: Mapping[str, list[Range]]
+    orphaned: Mapping[str, list[Range]]
+    by_checkpoint: Mapping[str, Sequence[tuple[str, tuple[Range, ...]]]]
+    knows_all: bool
+
+    def users(self, channel: str, ranges: Sequence[Range]) -> list[str]:
+        """The checkpoints that reference one of these items."""
+        return [
+            checkpoint_id
+            for checkpoint_id, used in self.by_checkpoint.items()
+            if any(name == channel and _intersection(merged(some), ranges) for name, some in used)
+        ]
+
+
+async def surveyed(db: Database, thread_id: str, ns: str) -> Survey:
+    """Survey a namespace. What others store or remove meanwhile passes neither for missing nor for orphaned."""
+
+    async def look(tx: Tx) -> Survey:
+        return await _survey(thread_id, ns, tx)
+
+    return await db.read(look)
+
+
+async def _survey(thread_id: str, ns: str, tx: Tx) -> Survey:
+    where = {"thread_id": thread_id, "checkpoint_ns": ns}
+    before = await tx.fetch("item_numbers", **where)
+    slots = await tx.fetch("slots_of_namespace", **where)
+    after = await tx.fetch("item_numbers", **where)
+    by_checkpoint = {checkpoint_id: used_ranges(checkpoint_id, sealed) for checkpoint_id, sealed in slots}
+    known = {checkpoint_id: ranges for checkpoint_id, ranges in by_checkpoint.items() if ranges is not None}
+    collected: dict[str, list[Range]] = {}
+    for ranges in known.values():
+        for channel, some in ranges:
+            _extend(collected, channel, some)
+    used, first, last = _settled(collected), _ranges_of(before), _ranges_of(after)
+    missing: dict[str, list[Range]] = {}
+    orphaned: dict[str, list[Range]] = {}
+    for channel, wanted in used.items():
+        there = merged([*first.get(channel, []), *last.get(channel, [])])
+        if lost := _difference(wanted, there):
+            missing[channel] = lost
+    for channel in first:
+        kept = _intersection(first[channel], last.get(channel, []))
+        if left := _difference(kept, used.get(channel, [])):
+            orphaned[channel] = left
+    return Survey(used, missing, orphaned, known, len(known) == len(by_checkpoint))
+
+
+async def _size(db: Database, thread_id: str, ns: str, channel: str, ranges: Sequence[Range]) -> int:
+    size = 0
+    async for row in _rows_of_items(db, "doctor_items", thread_id, ns, channel, ranges):
+        size += row[4]
+    return size
+
+
+async def _rows_of_items(
+    db: Database, query: str, thread_id: str, ns: str, channel: str, ranges: Sequence[Range]
+) -> AsyncIterator[Row]:
+    for start, count in ranges:
+        for at in range(start, start + count, _ROWS):
+            first = (thread_id, ns, channel, at)
+            last = (thread_id, ns, channel, min(at + _ROWS, start + count) - 1)
+            between = {**_numbered("first", first), **_numbered("last", last)}
+            for row in await _page(db, query, {"between": between}, None if query.endswith("data") else _ROWS):
+                yield row
+
+
+# --- Delta channels ---
+
+
+def _cut_off(rows: Sequence[Row], lost: Iterable[str]) -> Iterator[tuple[str, str, int]]:
+    """The delta channels that cannot be rebuilt beyond checkpoints without their parent, and for how many.
+
+    Args:
+        rows: those of `doctor_namespace`.
+        lost: the checkpoints whose parent is missing.
+    """
+    children: dict[str, list[str]] = {}
+    needs: dict[str, set[str]] = {}
+    for checkpoint_id, parent_id, metadata, sealed in rows:
+        if parent_id:
+            children.setdefault(parent_id, []).append(checkpoint_id)
+        needs[checkpoint_id] = _deltas(metadata) - _channels(checkpoint_id, sealed)
+    for start in sorted(lost):
+        for channel in sorted(needs.get(start, ())):
+            reached = [start]
+            for one in reached:  # grows while it is walked
+                reached += [child for child in children.get(one, ()) if channel in needs[child]]
+            yield channel, start, len(reached)
+
+
+def _deltas(metadata: str) -> set[str]:
+    """The delta channels of a checkpoint's graph, as its metadata tells."""
+    counters = json.loads(metadata).get("counters_since_delta_snapshot")
+    return set(map(unescape, counters)) if isinstance(counters, dict) else set()
+
+
+def _channels(checkpoint_id: str, sealed: bytes) -> set[str]:
+    try:
+        return set(slots_of(checkpoint_id, bytes(sealed)))
+    except (DecodeError, ValueError, TypeError, AttributeError):
+        return set()
+
+
+# --- Ranges of item numbers, by channel ---
+
+
+def _extend(ranges: dict[str, list[Range]], channel: str, more: Iterable[Range]) -> None:
+    known = ranges.setdefault(channel, [])
+    for start, count in more:
+        if known and known[-1][0] + known[-1][1] == start:
+            known[-1] = (known[-1][0], known[-1][1] + count)
+        elif not known or known[-1] != (start, count):
+            known.append((start, count))
+    if len(known) > _MANY_RANGES and len(known) & 0xFFF == 0:
+        known[:] = merged(known)
+
+
+def _settled(ranges: Mapping[str, list[Range]]) -> dict[str, list[Range]]:
+    return {channel: merged(some) for channel, some in sorted(ranges.items()) if some}
+
+
+def _ranges_of(rows: Iterable[Row]) -> dict[str, list[Range]]:
+    found: dict[str, list[Range]] = {}
+    for channel, seq in rows:
+        _extend(found, channel, [(seq, 1)])
+    return _settled(found)
+
+
+def _difference(ranges: Sequence[Range], without: Sequence[Range]) -> list[Range]:
+    """The numbers of some ranges that are not in others; both are `merged`."""
+    found: list[Range] = []
+    others = list(without)
+    at = 0
+    for start, count in ranges:
+        end = start + count
+        while at < len(others) and sum(others[at]) <= start:
+            at += 1
+        probe = at
+        while start < end and probe < len(others) and others[probe][0] < end:
+            if others[probe][0] > start:
+                found.append((start, others[probe][0] - start))
+            start = max(start, sum(others[probe]))
+            probe += 1
+        if start < end:
+            found.append((start, end - start))
+    return found
+
+
+def _intersection(ranges: Sequence[Range], others: Sequence[Range]) -> list[Range]:
+    return _difference(ranges, _difference(ranges, others))
+
+
+def _count(ranges: Sequence[Range]) -> int:
+    return sum(count for _, count in ranges)
+
+
+def _plural(ranges: Sequence[Range]) -> str:
+    return "s" if _count(ranges) > 1 else ""
+
+
+def _are(ranges: Sequence[Range]) -> str:
+    return "are" if _count(ranges) > 1 else "is"
+
+
+def _shown(ranges: Sequence[Range]) -> str:
+    """A few ranges as text."""
+    shown = [str(start) if count == 1 else f"{start}–{start + count - 1}" for start, count in ranges[:3]]
+    return ", ".join(shown) + (f" and {_count(ranges[3:])} more" if len(ranges) > 3 else "")
+
+
+def _cannot(users: Sequence[str]) -> str:
+    return f"{len(users)} checkpoint{'s' if len(users) != 1 else ''} cannot be read whole"
+
+
+# --- Repairs ---
+
+Saved: TypeAlias = Callable[[str, Sequence[str], Sequence[Row]], object]
+"""Is given the table, the columns and the rows that are about to be removed."""
+_ITEM = ("thread_id", "checkpoint_ns", "channel", "seq", "added_at", "checksum", "data")
+_WRITE = ("thread_id", "checkpoint_ns", "checkpoint_id", "task_id", "idx", "task_path", "channel", "data")
+
+
+async def repair(
+    db: Database, findings: Iterable[Finding], migrations: Sequence[Migration], save: Saved = lambda *rows: None
+) -> list[Finding]:
+    """Repair what can be repaired of these findings; those that were.
+
+    Args:
+        migrations: those of the database, which know how its indexes are made.
+        save: called with rows before they are removed; they are removed only after it returned.
+    """
+    done: list[Finding] = []
+    for finding in findings:
+        if finding.repair is None:
+            continue
+        if finding.kind == "orphaned items":
+            await _remove_items(db, finding, save)
+        elif finding.kind == "orphaned writes":
+            await _remove_writes(db, finding, save)
+        elif finding.kind == "missing index":
+            await _make_index(db, finding.channel or "", migrations)
+        else:
+            await _register(db, thread_key(finding.thread_id))
+        done.append(finding)
+    return done
+
+
+async def _remove_items(db: Database, finding: Finding, save: Saved) -> None:
+    thread_id, ns = thread_key(finding.thread_id), escape(finding.checkpoint_ns or "")
+    channel = escape(finding.channel or "")
+    async for row in _rows_of_items(db, "doctor_items data", thread_id, ns, channel, finding.ranges):
+        save("items", _ITEM, [row])
+
+    async def remove(tx: Tx) -> None:
+        await tx.execute("lock_thread", thread_id=thread_id)
+        survey = await _survey(thread_id, ns, tx)
+        if not survey.knows_all:
+            return
+        left = _intersection(survey.orphaned.get(channel, []), finding.ranges)
+        for start, count in left:
+            for at in range(start, start + count, _NARROW_ROWS):
+                some = [[channel, seq] for seq in range(at, min(at + _NARROW_ROWS, start + count))]
+                await tx.execute("delete_items", thread_id=thread_id, checkpoint_ns=ns, items=json.dumps(some))
+
+    await db.change(remove)
+
+
+async def _remove_writes(db: Database, finding: Finding, save: Saved) -> None:
+    where = {
+        "thread_id": thread_key(finding.thread_id),
+        "checkpoint_ns": escape(finding.checkpoint_ns or ""),
+        "checkpoint_id": escape(finding.checkpoint_id or ""),
+    }
+    for row in await _page(db, "doctor_writes data", {"of_checkpoint": where}):
+        save("writes", _WRITE, [row])
+
+    async def remove(tx: Tx) -> None:
+        await tx.execute("lock_thread", thread_id=where["thread_id"])
+        await tx.execute("doctor_delete_writes", **where)
+
+    await db.change(remove)
+
+
+async def _make_index(db: Database, index: str, migrations: Sequence[Migration]) -> None:
+    [statement] = [
+        statement
+        for migration in migrations
+        for statement in migration.statements
+        if f"INDEX {{{index}}}" in statement and statement.startswith("CREATE")
+    ][-1:]
+
+    async def make(tx: Tx) -> None:
+        await tx.execute("lock_migrations")
+        if index not in {row[0] for row in await tx.fetch("doctor_schema")}:
+            await tx.execute(f"ddl {statement}")
+
+    await db.change(make)
+
+
+async def _register(db: Database, thread_id: str) -> None:
+    """Give a thread the row in the registry that its root checkpoints say."""
+
+    async def register(tx: Tx) -> None:
+        await tx.execute("lock_thread", thread_id=thread_id)
+        rows = await tx.fetch("doctor_namespace", thread_id=thread_id, checkpoint_ns="")
+        if not rows:
+            return
+        head = max(rows)
+        times = [made for row in rows if (made := micros_of_id(row[0]))] or [now()]
+        row = thread_row(thread_id, json.loads(head[2]))
+        await tx.execute(
+            "doctor_add_thread",
+            thread_id=thread_id,
+            created_at=min(times),
+            updated_at=max(times),
+            user_id=row.user_id,
+            title=row.title,
+            run_metadata=row.run_metadata,
+        )
+        await tx.execute("doctor_touch_thread", thread_id=thread_id, at=max(times))
+
+    await db.change(register)

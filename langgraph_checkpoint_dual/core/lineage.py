@@ -1,0 +1,136 @@
+"""How the checkpoints of a thread hang together: forks, and the subgraphs that steps called. Values are not read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from langgraph_checkpoint_dual.core.address import text_key, thread_key
+from langgraph_checkpoint_dual.core.text import unescape
+from langgraph_checkpoint_dual.core.times import micros_of_id, moment
+from langgraph_checkpoint_dual.core.tx import Database, Row, Tx
+
+_STATUSES = {None: None, "__interrupt__": "interrupted", "__error__": "error"}
+
+
+class Step(NamedTuple):
+    """A checkpoint, without its values. `parents` are the checkpoints of the graphs around it, by namespace."""
+
+    checkpoint_ns: str
+    checkpoint_id: str
+    parent_id: str | None
+    run_id: str | None
+    source: str | None
+    step: int | None
+    at: datetime | None
+    """When it was made, as its id tells."""
+    status: str | None
+    """"interrupted" or "error", as the pending writes tell."""
+    parents: Mapping[str, str]
+
+
+@dataclass
+class Node:
+    """A checkpoint in the tree: other lines that began at it, and the subgraphs that were called from it."""
+
+    step: Step
+    forks: list[Line] = field(default_factory=list)
+    calls: list[Line] = field(default_factory=list)
+
+
+@dataclass
+class Line:
+    """A line of checkpoints of one namespace, each the parent of the next."""
+
+    checkpoint_ns: str
+    nodes: list[Node]
+
+
+async def steps(
+    db: Database, thread_id: str, *, checkpoint_ns: str | None = None, before: str | None = None, limit: int = 100
+) -> list[Step]:
+    """The latest checkpoints of a thread, latest first.
+
+    Args:
+        checkpoint_ns: only those of this namespace.
+        before: only those of a lower id than this one.
+    """
+    where: dict[str, Any] = {"thread_id": thread_key(thread_id)}
+    if checkpoint_ns is not None:
+        where["checkpoint_ns"] = text_key("checkpoint_ns", checkpoint_ns)
+    if before is not None:
+        where["before"] = text_key("before", before)
+
+    async def look(tx: Tx) -> list[Row]:
+        return await tx.fetch(f"lineage where {' and '.join(where)}", limit=limit, **where)
+
+    found = map(_step, await db.read(look))
+    return sorted(found, key=lambda step: step.checkpoint_id, reverse=True)
+
+
+def _step(row: Row) -> Step:
+    ns, checkpoint_id, parent_id, run_id, metadata, channel = row
+    meta = json.loads(metadata)
+    parents = meta.get("parents")
+    return Step(
+        unescape(ns),
+        unescape(checkpoint_id),
+        unescape(parent_id) if parent_id else None,
+        unescape(run_id) if run_id else None,
+        _of_type(str, meta.get("source")),
+        _of_type(int, meta.get("step")),
+        moment(micros_of_id(checkpoint_id)),
+        _STATUSES[channel],
+        {unescape(key): unescape(one) for key, one in parents.items() if isinstance(one, str)}
+        if isinstance(parents, dict)
+        else {},
+    )
+
+
+def _of_type(cls: type, value: Any) -> Any:
+    return value if type(value) is cls else None
+
+
+def grown(found: Iterable[Step]) -> list[Line]:
+    """The tree of some checkpoints of a thread: the lines that hang on nothing among them, oldest first."""
+    nodes = {(one.checkpoint_ns, one.checkpoint_id): Node(one) for one in found}
+    children: dict[tuple[str, str | None], list[Node]] = {}
+    for (ns, _), node in sorted(nodes.items(), key=lambda entry: entry[0][1]):
+        parent = node.step.parent_id
+        children.setdefault((ns, parent if (ns, parent) in nodes else None), []).append(node)
+    lines = []
+    for (ns, parent), starts in children.items():
+        if parent is None:
+            lines += [_line(ns, start, children) for start in starts]
+    return _with_calls(lines, nodes)
+
+
+def _line(ns: str, start: Node, children: Mapping[tuple[str, str | None], Sequence[Node]]) -> Line:
+    """The line from a checkpoint on: it goes on to the latest child, the others are forks."""
+    line = Line(ns, [start])
+    pending = [line]
+    while pending:
+        current = pending.pop()
+        while following := children.get((ns, current.nodes[-1].step.checkpoint_id)):
+            *others, heir = following
+            forks = [Line(ns, [one]) for one in others]
+            current.nodes[-1].forks += forks
+            pending += forks
+            current.nodes.append(heir)
+    return line
+
+
+def _with_calls(lines: list[Line], nodes: Mapping[tuple[str, str], Node]) -> list[Line]:
+    """Hang the lines of subgraphs on the checkpoints that called them; those that are left."""
+    left = []
+    for line in lines:
+        around = line.checkpoint_ns.rpartition("|")[0]
+        caller = nodes.get((around, line.nodes[0].step.parents.get(around, "")))
+        if line.checkpoint_ns and caller is not None:
+            caller.calls.append(line)
+        else:
+            left.append(line)
+    return left
