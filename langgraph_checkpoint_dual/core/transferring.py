@@ -1,0 +1,523 @@
+"""Transfer between two databases of ours: rows as they are, in batches, so that the databases set the pace.
+
+The contract:
+
+1. No value is decoded: checksums depend on the place of a row in its thread and not on the database. Whether the
+   target's serializer can read what the source's has written is decided before.
+2. A *page* is one transaction on the target: some checkpoints with all their items that the target lacks, and with
+   their pending writes. So each checkpoint that is seen in the target is whole, and so is each thread of up to
+   `PAGE_BYTES`.
+3. Progress is noted nowhere. What the target has is found by comparing narrow rows (keys and checksums), and what is
+   equal is not sent again. Whoever is killed begins again from the start and soon is where he was; whoever repeats a
+   transfer brings over what is new.
+4. A thread that has checkpoints in the target that the source lacks went on there, or was pruned in the source, and is
+   left alone. If it lacks others that the source has, the histories have parted: that is a conflict.
+5. What others put to the source meanwhile is brought over or not, each checkpoint whole, with the writes that it had
+   when it was read. What others remove meanwhile makes the thread begin again.
+6. In memory are one page, the narrow rows of one *span* (part of a long thread, or some short ones), and for each
+   channel of these threads the ranges of the items that the target has.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import groupby
+from typing import Any, NamedTuple, TypeAlias
+
+from langgraph_checkpoint_dual.core import values
+from langgraph_checkpoint_dual.core.address import Address
+from langgraph_checkpoint_dual.core.checkpoints import slots_of
+from langgraph_checkpoint_dual.core.items import Manifest, Range, merged
+from langgraph_checkpoint_dual.core.looks import ItemLost
+from langgraph_checkpoint_dual.core.rows import CheckpointRow, CurrentRow, ItemRow, RegistryRow, WriteRow
+from langgraph_checkpoint_dual.core.store import Store, unless_lost
+from langgraph_checkpoint_dual.core.text import escape, unescape
+from langgraph_checkpoint_dual.core.threads import delete_thread, kept_by_prune
+from langgraph_checkpoint_dual.core.transfers import Meter, Options
+from langgraph_checkpoint_dual.core.tx import Database, Row, Tx
+from langgraph_checkpoint_dual.errors import DecodeError
+
+PAGE_BYTES = 4 * 1024 * 1024
+"""A page is ended at about this size, unless a single checkpoint has more that is new."""
+_PAGE_CHECKPOINTS = 1000
+_SPAN = 2000
+_THREADS = 256
+
+Key: TypeAlias = tuple[str, str, str]
+"""Thread, namespace and checkpoint, as stored."""
+Parents: TypeAlias = Mapping[tuple[str, str], "str | None"]
+
+
+class ThreadPages:
+    """The threads of a database of ours that are asked for, in the order of their ids."""
+
+    def __init__(self, db: Database, options: Options) -> None:
+        self._db, self._where = db, options.where
+        self._ids = None if options.thread_ids is None else list(options.thread_ids)
+        self._after: str | None = ""
+
+    async def total(self) -> int:
+        """About how many there are."""
+        if self._ids is not None:
+            return len(self._ids)
+        where = " and ".join(self._where)
+        query = f"threads counted where {where}" if where else "threads counted"
+
+        async def look(tx: Tx) -> list[Row]:
+            return await tx.fetch(query, **_args(self._where))
+
+        return int((await self._db.read(look))[0][0])
+
+    async def next(self) -> list[str]:
+        """The next ones, as stored; none at the end."""
+        while self._after is not None:
+            found = await self._db.read(self._given if self._ids is not None else self._found)
+            if found:
+                return found
+        return []
+
+    async def _given(self, tx: Tx) -> list[str]:
+        assert self._ids is not None
+        wanted, self._ids = self._ids[:_THREADS], self._ids[_THREADS:]
+        self._after = self._after if wanted else None
+        if not self._where or not wanted:
+            return wanted
+        rows = await self._registered(tx, {**self._where, "among": {"among": json.dumps(wanted)}})
+        return [row[0] for row in rows]
+
+    async def _found(self, tx: Tx) -> list[str]:
+        if self._where:
+            rows = await self._registered(tx, {**self._where, "after_id": {"after_id": self._after}})
+        else:
+            rows = await tx.fetch("thread_ids", after=self._after, limit=_THREADS)
+        found = sorted(row[0] for row in rows)
+        self._after = found[-1] if found else None
+        return found
+
+    async def _registered(self, tx: Tx, where: Mapping[str, Mapping[str, Any]]) -> list[Row]:
+        return await tx.fetch(f"threads numbered where {' and '.join(where)}", limit=_THREADS, **_args(where))
+
+
+class _Stamp(NamedTuple):
+    """A checkpoint by its checksums, and what is needed to fetch it."""
+
+    checkpoint: bytes
+    metadata: bytes | None
+    slots: bytes
+    size: int
+
+
+@dataclass
+class _Writes:
+    """The pending writes of a checkpoint, by their checksums."""
+
+    stamps: set[Row] = field(default_factory=set)
+    size: int = 0
+
+
+class _Narrow(NamedTuple):
+    """The narrow rows of some threads, or of a part of one."""
+
+    checkpoints: dict[Key, _Stamp]
+    writes: dict[Key, _Writes]
+
+
+@dataclass
+class _Entry:
+    """A checkpoint, or only its writes, on its way."""
+
+    key: Key
+    stamp: _Stamp | None
+    """`None` if only the writes are on their way."""
+    writes: int
+    """How many of its writes are on their way."""
+    size: int
+    ranges: list[tuple[str, Range]]
+    """The items that are on their way, by channel as stored."""
+
+    @property
+    def wanted(self) -> list[tuple[str, str, str, int, int]]:
+        """The items as the queries want them."""
+        thread_id, checkpoint_ns, _ = self.key
+        return [(thread_id, checkpoint_ns, channel, at, at + n - 1) for channel, (at, n) in self.ranges]
+
+
+@dataclass
+class _Page:
+    """What one transaction brings over."""
+
+    entries: list[_Entry] = field(default_factory=list)
+    size: int = 0
+
+    @property
+    def is_full(self) -> bool:
+        return self.size >= PAGE_BYTES or len(self.entries) >= _PAGE_CHECKPOINTS
+
+
+class _Fetched(NamedTuple):
+    """The rows of a page."""
+
+    items: list[ItemRow]
+    checkpoints: list[CheckpointRow]
+    writes: list[WriteRow]
+
+
+_Bounds: TypeAlias = "tuple[tuple[str, str] | None, tuple[str, str] | None]"
+_WHOLE: _Bounds = (None, None)
+
+
+class Link(NamedTuple):
+    """What a transfer of rows is between, and what is asked for.
+
+    `store` are the operations on the source, `target_store` those on the target; both only know, they decode nothing.
+    """
+
+    source: Database
+    target: Database
+    store: Store
+    target_store: Store
+    meter: Meter
+
+    async def copy(self, threads: Sequence[str]) -> None:
+        """Bring over some threads, at most as many as `ThreadPages` gives at once."""
+        for group, is_short in _groups(threads, await _sizes(self.source, threads)):
+            await unless_lost(partial(self._copy, group, is_short))
+
+    async def _copy(self, threads: list[str], is_short: bool) -> None:
+        await _Group(self, threads, is_short).run()
+
+
+def _groups(threads: Sequence[str], sizes: Mapping[str, int]) -> Iterator[tuple[list[str], bool]]:
+    """The threads in groups of up to a span; a longer one alone."""
+    group: list[str] = []
+    room = _SPAN
+    for thread in threads:
+        size = sizes.get(thread, 0)
+        if size > _SPAN:
+            yield [thread], False
+            continue
+        if size > room:
+            yield group, True
+            group, room = [], _SPAN
+        group.append(thread)
+        room -= size
+    if group:
+        yield group, True
+
+
+class _Group:
+    """Some short threads, or a long one, on their way."""
+
+    def __init__(self, link: Link, threads: list[str], is_short: bool) -> None:
+        self._link, self._threads, self._is_short = link, threads, is_short
+        self._options, self._report = link.meter.options, link.meter.report
+        self._present: set[str] = set()
+        self._kept: dict[str, Parents] = {}
+        self._have: dict[tuple[str, str, str], list[Range]] = {}
+        self._changed: set[str] = set()
+        self._damaged: list[str] = []
+        self._read: tuple[_Narrow, _Narrow] | None = None
+
+    async def run(self) -> None:
+        """Bring over what is missing in the target."""
+        spans = [_WHOLE] if self._is_short else await self._spans(self._threads[0])
+        self._present = set(await _sizes(self._link.target, self._threads))
+        if self._options.latest_only:
+            for thread in self._threads:
+                self._kept[thread] = await self._link.source.read(partial(kept_by_prune, self._link.store, thread))
+        ahead, parted = await self._relations(spans)
+        todo = [thread for thread in self._threads if thread not in ahead and thread not in parted]
+        if self._options.on_conflict == "replace":
+            todo += await self._replace(parted)
+        for span in spans:
+            await self._bring(span, set(todo))
+        await self._register(todo)
+        self._note(len(ahead), parted)
+
+    def _note(self, ahead: int, parted: set[str]) -> None:
+        report = self._report
+        report.threads += len(self._threads)
+        report.changed += len(self._changed)
+        report.ahead += ahead
+        report.damaged += self._damaged
+        if self._options.on_conflict != "replace":
+            report.conflicts += [unescape(thread) for thread in sorted(parted)]
+        self._link.meter.tell()
+
+    async def _spans(self, thread: str) -> list[_Bounds]:
+        found: list[_Bounds] = []
+        after: tuple[str, str] | None = None
+        while True:
+            ns, checkpoint_id = after or ("", "")
+            args = {"thread_id": thread, "after_ns": ns, "after_id": checkpoint_id, "count": _SPAN - 1}
+            rows = await _fetched(self._link.source, "boundary", **args)
+            upto = (rows[0][0], rows[0][1]) if rows else None
+            found.append((after, upto))
+            if upto is None:
+                return found
+            after = upto
+
+    # --- what is missing ---
+
+    async def _relations(self, spans: list[_Bounds]) -> tuple[set[str], set[str]]:
+        """The threads that went on in the target, and those of which both sides have what the other lacks."""
+        lacking: set[str] = set()
+        extra: set[str] = set()
+        for span in spans if self._present else []:
+            source, target = await self._both(span)
+            extra.update(key[0] for key in target.checkpoints.keys() - source.checkpoints.keys())
+            lacking.update(
+                key[0] for key in source.checkpoints.keys() - target.checkpoints.keys() if self._is_wanted(key)
+            )
+        return extra - lacking, extra & lacking
+
+    async def _both(self, span: _Bounds) -> tuple[_Narrow, _Narrow]:
+        """The narrow rows of the source and of the target."""
+        if self._read is not None:
+            return self._read
+        source = await _narrow(self._link.source, self._threads, span)
+        target = await _narrow(self._link.target, sorted(self._present), span) if self._present else _Narrow({}, {})
+        if self._is_short:
+            self._read = source, target
+        return source, target
+
+    def _is_wanted(self, key: Key) -> bool:
+        return not self._options.latest_only or key[1:] in self._kept[key[0]]
+
+    async def _replace(self, threads: set[str]) -> list[str]:
+        """Forget what the target has of these threads."""
+        for thread in threads:
+            if not self._options.dry_run:
+                await delete_thread(self._link.target_store, self._link.target, unescape(thread))
+        self._present -= threads
+        if self._read is not None:
+            source, target = self._read
+            self._read = source, _Narrow(_without(target.checkpoints, threads), _without(target.writes, threads))
+        return sorted(threads)
+
+    # --- bringing it over ---
+
+    async def _bring(self, span: _Bounds, threads: set[str]) -> None:
+        source, target = await self._both(span)
+        entries: list[_Entry] = []
+        for key in sorted(source.checkpoints.keys() | source.writes.keys()):
+            if key[0] in threads and self._is_wanted(key):
+                entry = self._entry(key, source, target)
+                if entry is not None:
+                    entries.append(entry)
+        await self._weigh(entries)
+        for page in _pages(entries):
+            await self._send(page)
+
+    def _entry(self, key: Key, source: _Narrow, target: _Narrow) -> _Entry | None:
+        """What the target lacks of a checkpoint; `None` if nothing."""
+        stamp = source.checkpoints.get(key)
+        ranges = [] if stamp is None else self._new_ranges(key, stamp)
+        if stamp is not None and self._is_same(stamp, target.checkpoints.get(key)):
+            stamp, ranges = None, []
+        writes, stored = source.writes.get(key), target.writes.get(key)
+        if writes is not None and stored is not None and writes.stamps <= stored.stamps:
+            writes = None
+        if stamp is None and writes is None:
+            return None
+        size = (stamp.size if stamp else 0) + (writes.size if writes else 0)
+        return _Entry(key, stamp, 0 if writes is None else len(writes.stamps), size, ranges)
+
+    def _is_same(self, stamp: _Stamp, stored: _Stamp | None) -> bool:
+        if self._options.latest_only:  # its parent may be another one, and so its checksum
+            return stored is not None and stamp.slots == stored.slots
+        return stored is not None and stamp[:3] == stored[:3]
+
+    def _new_ranges(self, key: Key, stamp: _Stamp) -> list[tuple[str, Range]]:
+        """The items of a checkpoint that nothing before it brings over, by channel."""
+        found: list[tuple[str, Range]] = []
+        try:
+            slots = slots_of(key[2], stamp.slots)
+        except DecodeError as exc:
+            self._damaged.append(str(exc.at(**Address(*key).where)))
+            return found
+        for name, slot in slots.items():
+            if isinstance(slot, Manifest):
+                channel = escape(name)
+                have = self._have.get((key[0], key[1], channel), [])
+                new = _beyond(slot.ranges, have)
+                if new:
+                    self._have[key[0], key[1], channel] = merged([*have, *new])
+                    found += [(channel, part) for part in new]
+        return found
+
+    async def _weigh(self, entries: Iterable[_Entry]) -> None:
+        """Add the sizes of their items to the entries."""
+        owners = [entry for entry in entries for _ in entry.ranges]
+        if owners:
+            text = json.dumps([one for entry in entries for one in entry.wanted])
+            for at, size in await _fetched(self._link.source, "item_sizes", ranges=text):
+                owners[at].size += size
+
+    async def _send(self, page: _Page) -> None:
+        if not self._options.dry_run:
+            fetched = await self._link.source.read(partial(self._fetch, page))
+            await self._link.target.change(partial(_store, page, fetched))
+        self._changed.update(entry.key[0] for entry in page.entries)
+        self._report.checkpoints += sum(entry.stamp is not None for entry in page.entries)
+        self._report.writes += sum(entry.writes for entry in page.entries)
+        self._report.bytes += page.size
+        self._link.meter.tell()
+
+    async def _fetch(self, page: _Page, tx: Tx) -> _Fetched:
+        """The rows of a page.
+
+        Raises:
+            ItemLost: if one of its checkpoints is not what it was when it was compared.
+        """
+        copied = {entry.key: entry.stamp for entry in page.entries if entry.stamp is not None}
+        keys = json.dumps(list(copied))
+        ranges = [one for entry in page.entries for one in entry.wanted]
+        items: list[ItemRow] = []
+        slots = [stamp.slots for stamp in copied.values()]
+        unchanged = 0
+        for at, *row in await tx.fetch("items", ranges=json.dumps(ranges), checkpoints=keys):
+            if at >= 0:
+                items.append(ItemRow(*ranges[at][:3], *row))
+            else:
+                unchanged += row[-1] == slots[row[0]]
+        checkpoints = [CheckpointRow(*row) for row in await tx.fetch("rows_of_checkpoints", checkpoints=keys)]
+        if unchanged != len(copied) or any(copied[row[:3]].slots != row.slots for row in checkpoints):
+            raise ItemLost("a checkpoint was removed or replaced while it was transferred")
+        written = json.dumps([entry.key for entry in page.entries if entry.writes])
+        writes = [WriteRow(*row) for row in await tx.fetch("rows_of_writes", checkpoints=written)]
+        if self._options.latest_only:
+            checkpoints = [_hung(row, self._kept[row.thread_id][row[1:3]]) for row in checkpoints]
+        return _Fetched(items, sorted(checkpoints, key=_place), sorted(writes, key=_place))
+
+    # --- the registry ---
+
+    async def _register(self, threads: list[str]) -> None:
+        """Bring over the registry's rows of these threads, unless the target's are as new."""
+        names = json.dumps(threads)
+        rows = [RegistryRow(*row) for row in await _fetched(self._link.source, "rows_of_threads", threads=names)]
+        stored = {
+            row[0]: RegistryRow(*row) for row in await _fetched(self._link.target, "rows_of_threads", threads=names)
+        }
+        rows = [row for row in rows if row.thread_id in self._changed or _is_newer(row, stored.get(row.thread_id))]
+        current = [
+            CurrentRow(*row) for row in await _fetched(self._link.source, "rows_of_current_threads", threads=names)
+        ]
+        if rows and not self._options.dry_run:
+            self._changed.update(row.thread_id for row in rows)
+            await self._link.target.change(partial(_store_registry, rows, current))
+
+
+async def _store(page: _Page, fetched: _Fetched, tx: Tx) -> None:
+    threads = json.dumps(sorted({entry.key[0] for entry in page.entries}))
+    await tx.execute("lock_threads", threads=threads)
+    await tx.execute("forget_deleted", threads=threads)
+    await tx.load("load_items", fetched.items)
+    await tx.load("insert_checkpoint", fetched.checkpoints)
+    await tx.load("replace_write", fetched.writes)
+
+
+async def _store_registry(rows: list[RegistryRow], current: list[CurrentRow], tx: Tx) -> None:
+    await tx.load("load_threads", rows)
+    await tx.load("load_current_threads", current)
+
+
+async def _sizes(db: Database, threads: Sequence[str]) -> dict[str, int]:
+    rows = await _fetched(db, "thread_sizes", threads=json.dumps(threads))
+    return {row[0]: int(row[1]) for row in rows}
+
+
+async def _fetched(db: Database, query: str, /, **args: Any) -> list[Row]:
+    async def look(tx: Tx) -> list[Row]:
+        return await tx.fetch(query, **args)
+
+    return await db.read(look)
+
+
+async def _narrow(db: Database, threads: Sequence[str], span: _Bounds) -> _Narrow:
+    """The narrow rows of some threads, those of the writes read last: they are as new as their checkpoints."""
+    names, args = [], {"threads": json.dumps(threads)}
+    for name, bound in zip(("after", "upto"), span, strict=True):
+        if bound is not None:
+            names.append(name)
+            args |= {f"{name}_ns": bound[0], f"{name}_id": bound[1]}
+    where = f" where {' and '.join(names)}" if names else ""
+    found = _Narrow({}, {})
+
+    async def look(tx: Tx) -> tuple[list[Row], list[Row]]:
+        return await tx.fetch(f"narrow checkpoints{where}", **args), await tx.fetch(f"narrow writes{where}", **args)
+
+    checkpoints, writes = await db.read(look)
+    for row in checkpoints:
+        found.checkpoints[row[:3]] = _Stamp(*row[3:])
+    for row in writes:
+        one = found.writes.setdefault(row[:3], _Writes())
+        one.stamps.add(row[3:6])
+        one.size += row[6]
+    return found
+
+
+def _pages(entries: Iterable[_Entry]) -> Iterator[_Page]:
+    """The entries in pages, threads whole as far as possible."""
+    page = _Page()
+    for thread in _by_thread(entries):
+        if page.entries and page.size + sum(entry.size for entry in thread) > PAGE_BYTES:
+            yield page
+            page = _Page()
+        for entry in thread:
+            page.entries.append(entry)
+            page.size += entry.size
+            if page.is_full:
+                yield page
+                page = _Page()
+    if page.entries:
+        yield page
+
+
+def _by_thread(entries: Iterable[_Entry]) -> Iterator[list[_Entry]]:
+    for _, group in groupby(entries, key=lambda entry: entry.key[0]):
+        yield list(group)
+
+
+def _beyond(ranges: Iterable[Range], have: Sequence[Range]) -> list[Range]:
+    """The parts of some ranges that are not in others, which are merged."""
+    found: list[Range] = []
+    for start, count in merged(ranges):
+        end = start + count
+        for first, held in have:
+            if first + held <= start or first >= end:
+                continue
+            if first > start:
+                found.append((start, first - start))
+            start = first + held
+        if start < end:
+            found.append((start, end - start))
+    return found
+
+
+def _hung(row: CheckpointRow, parent_id: str | None) -> CheckpointRow:
+    """A checkpoint's row with another parent, which its checksum covers."""
+    if row.parent_checkpoint_id == parent_id:
+        return row
+    typed = values.unseal(row.checkpoint, values.place("checkpoint", row.checkpoint_id, row.parent_checkpoint_id or ""))
+    sealed = values.seal(typed, values.place("checkpoint", row.checkpoint_id, parent_id or ""))
+    return row._replace(parent_checkpoint_id=parent_id, checkpoint=sealed)
+
+
+def _is_newer(row: RegistryRow, stored: RegistryRow | None) -> bool:
+    return stored is None or row.updated_at > stored.updated_at
+
+
+def _place(row: CheckpointRow | WriteRow) -> Row:
+    return row[:3] if isinstance(row, CheckpointRow) else row[:5]
+
+
+def _without(rows: Mapping[Key, Any], threads: set[str]) -> dict[Key, Any]:
+    return {key: value for key, value in rows.items() if key[0] not in threads}
+
+
+def _args(where: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    return {name: value for args in where.values() for name, value in args.items()}

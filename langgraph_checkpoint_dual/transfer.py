@@ -1,0 +1,218 @@
+"""Moving threads between databases and savers: `transfer`, and `atransfer` on an event loop."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import datetime
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+
+from langgraph_checkpoint_dual.core import values
+from langgraph_checkpoint_dual.core.exchanging import OurSide, Side, exchange
+from langgraph_checkpoint_dual.core.store import Rules, Store
+from langgraph_checkpoint_dual.core.text import unescape
+from langgraph_checkpoint_dual.core.transferring import Link, ThreadPages
+from langgraph_checkpoint_dual.core.transfers import Meter, Options, Progress, Report, TransferError, options
+from langgraph_checkpoint_dual.core.tx import finish
+from langgraph_checkpoint_dual.core.verifying import verify as verified
+from langgraph_checkpoint_dual.errors import ConfigError
+from langgraph_checkpoint_dual.peers import PeerSide
+from langgraph_checkpoint_dual.saver import Saver
+
+__all__ = ["Progress", "Report", "TransferError", "atransfer", "transfer"]
+
+End: TypeAlias = "BaseCheckpointSaver[Any] | str | PathLike[str]"
+
+
+def transfer(
+    source: End,
+    target: End,
+    *,
+    thread_ids: Iterable[str] | None = None,
+    user_id: str | None = None,
+    since: datetime | None = None,
+    latest_only: bool = False,
+    on_conflict: str = "raise",
+    recode: bool | None = None,
+    verify: bool = False,
+    dry_run: bool = False,
+    on_progress: Callable[[Progress], object] | None = None,
+) -> Report:
+    """Bring over what the target lacks of the source's threads: all checkpoints with their namespaces, parents, values,
+    metadata, versions and pending writes, and the registry of threads. The source is not changed.
+
+    It may be interrupted, killed and repeated at any time: it goes on with what is missing. Between two databases of
+    this package rows are copied as they are, in batches and in constant memory. With any other saver on one side
+    checkpoints are read and put one by one; `Report.lost` says what such a saver cannot tell.
+
+    Args:
+        source, target: savers of any kind, or a connection string of Postgres or the path of a SQLite file, for tables
+            of this package.
+        thread_ids: only these threads.
+        user_id: only threads of this user.
+        since: only threads whose latest checkpoint is younger.
+        latest_only: only the latest checkpoint of each namespace, and what it needs (as `prune` keeps it).
+        on_conflict: what to do with a thread whose histories have parted, so that each side has checkpoints that the
+            other lacks: "raise" (after all others are done) and "skip" leave it alone, "replace" forgets the target's.
+        recode: read and put every value instead of copying rows, to store them with the target's serializer. By default
+            that is done if the two serializers are not known to read the same.
+        verify: compare every checkpoint through both savers.
+        dry_run: only count what would be done.
+        on_progress: called again and again with a `Progress`.
+
+    Raises:
+        TransferError: at the end, if threads are in conflict, damaged, or differ after the transfer; all others are
+            done.
+        ConfigError: if an argument cannot be used.
+    """
+    wanted = options(thread_ids, user_id, since, latest_only, on_conflict, verify, dry_run, on_progress)
+    with _opened(source, is_source=True) as one, _opened(target) as two:
+        _check(one, two)
+        return finish(_transfer(one, two, wanted, recode, loop=False))
+
+
+async def atransfer(
+    source: End,
+    target: End,
+    *,
+    thread_ids: Iterable[str] | None = None,
+    user_id: str | None = None,
+    since: datetime | None = None,
+    latest_only: bool = False,
+    on_conflict: str = "raise",
+    recode: bool | None = None,
+    verify: bool = False,
+    dry_run: bool = False,
+    on_progress: Callable[[Progress], object] | None = None,
+) -> Report:
+    """As `transfer`; blocking savers of others work on threads meanwhile."""
+    wanted = options(thread_ids, user_id, since, latest_only, on_conflict, verify, dry_run, on_progress)
+    async with _aopened(source, is_source=True) as one, _aopened(target) as two:
+        _check(one, two)
+        return await _transfer(one, two, wanted, recode, loop=True)
+
+
+async def _transfer(
+    source: BaseCheckpointSaver[Any],
+    target: BaseCheckpointSaver[Any],
+    wanted: Options,
+    recode: bool | None,
+    *,
+    loop: bool,
+) -> Report:
+    one, two = _side(source, loop), _side(target, loop)
+    if isinstance(source, Saver) and isinstance(target, Saver) and not _recodes(source.serde, target.serde, recode):
+        return await _rows(source, target, one, two, wanted, loop)
+    ids = one.threads(wanted)
+    meter = Meter(wanted, await ids.total())
+    if not one.has_paths:
+        meter.report.lost = ("paths of tasks",)
+    while page := await ids.next():
+        for thread_id in page:
+            await exchange(one, two, meter, thread_id)
+            await _verify(one, two, meter, [thread_id])
+    return meter.finish()
+
+
+async def _rows(source: Saver, target: Saver, one: Side, two: Side, wanted: Options, loop: bool) -> Report:
+    here, there = (source._looping, target._looping) if loop else (source._blocking, target._blocking)
+    pages = ThreadPages(here, wanted)
+    meter = Meter(wanted, await pages.total())
+    link = Link(here, there, _store(source), target._store, meter)
+    while page := await pages.next():
+        await link.copy(page)
+        await _verify(one, two, meter, [unescape(key) for key in page])
+    return meter.finish()
+
+
+async def _verify(source: Side, target: Side, meter: Meter, thread_ids: Iterable[str]) -> None:
+    if meter.options.verify and not meter.options.dry_run:
+        parted = set(meter.report.conflicts)
+        for thread_id in thread_ids:
+            if thread_id not in parted:
+                await verified(source, target, meter, thread_id)
+
+
+def _side(saver: BaseCheckpointSaver[Any], loop: bool) -> Side:
+    if isinstance(saver, Saver):
+        return OurSide(_store(saver), saver._looping if loop else saver._blocking)
+    return PeerSide(saver, loop=loop)
+
+
+def _store(saver: Saver) -> Store:
+    """The saver's operations, without its rules for runs."""
+    store = saver._store
+    return Store(store.serde, store.memory, Rules())
+
+
+def _recodes(first: SerializerProtocol, second: SerializerProtocol, recode: bool | None) -> bool:
+    if recode is not None:
+        return recode
+    return not (
+        first is second
+        or (values.is_direct(first) and values.is_direct(second))
+        or type(first) is type(second) is JsonPlusSerializer
+    )
+
+
+def _check(source: BaseCheckpointSaver[Any], target: BaseCheckpointSaver[Any]) -> None:
+    for one in (source, target):
+        if not isinstance(one, BaseCheckpointSaver):
+            raise ConfigError(f"a transfer is between savers, paths and connection strings, not a {type(one).__name__}")
+    if source is target:
+        raise ConfigError("source and target are the same saver")
+
+
+@contextmanager
+def _opened(end: End, *, is_source: bool = False) -> Iterator[BaseCheckpointSaver[Any]]:
+    if isinstance(end, BaseCheckpointSaver):
+        yield end
+        return
+    text = _text(end, is_source)
+    if _is_postgres(text):
+        from langgraph_checkpoint_dual.postgres import PostgresSaver
+
+        with PostgresSaver(text) as postgres:
+            yield postgres
+    else:
+        from langgraph_checkpoint_dual.sqlite import SqliteSaver
+
+        with SqliteSaver(text) as sqlite:
+            yield sqlite
+
+
+@asynccontextmanager
+async def _aopened(end: End, *, is_source: bool = False) -> AsyncIterator[BaseCheckpointSaver[Any]]:
+    if isinstance(end, BaseCheckpointSaver):
+        yield end
+        return
+    text = _text(end, is_source)
+    if _is_postgres(text):
+        from langgraph_checkpoint_dual.postgres.aio import AsyncPostgresSaver
+
+        async with AsyncPostgresSaver(text) as postgres:
+            yield postgres
+    else:
+        from langgraph_checkpoint_dual.sqlite.aio import AsyncSqliteSaver
+
+        async with AsyncSqliteSaver(text) as sqlite:
+            yield sqlite
+
+
+def _text(end: Any, is_source: bool) -> str:
+    if not isinstance(end, (str, PathLike)):
+        raise ConfigError(f"a transfer is between savers, paths and connection strings, not a {type(end).__name__}")
+    text = str(fspath(end))
+    if is_source and not _is_postgres(text) and not text.startswith("file:") and not Path(text).exists():
+        raise ConfigError(f"there is no database {text!r} to transfer from")
+    return text
+
+
+def _is_postgres(text: str) -> bool:
+    return text.startswith(("postgres://", "postgresql://")) or "dbname=" in text or "host=" in text
