@@ -116,6 +116,16 @@ class SqliteEngine:
                 raise SchemaError(f"the checkpoint tables are missing and cannot be made: {exc}") from exc
         self._ready = True
 
+    def verify(self) -> None:
+        """As `setup`, but change nothing: a `SchemaError` says what is missing."""
+        self.check_open()
+        if missing := self._pending():
+            names = "; ".join(f"migration {one.number} ({one.name})" for one in missing)
+            raise SchemaError(
+                f"missing: {names}. setup() makes the tables or brings them up to date. Nothing was changed."
+            )
+        self._ready = True
+
     @contextmanager
     def alone(self, *, commit: bool) -> Iterator[sqlite3.Connection]:
         """The connection that writes, in a transaction, while nobody else writes."""
@@ -164,7 +174,7 @@ class SqliteEngine:
     def _tx(self, conn: sqlite3.Connection) -> SqliteTx:
         return SqliteTx(conn, self._queries, self._names)
 
-    def _pending(self) -> bool:
+    def _pending(self) -> list[migrations.Migration]:
         place = self.connections.reader()
         with place.lock:
             try:
@@ -175,7 +185,7 @@ class SqliteEngine:
                 applied = []
             finally:
                 place.rest()
-        return bool(migrations.pending(self._migrations, applied))
+        return migrations.pending(self._migrations, applied)
 
     def _run_batch(self, jobs: Sequence[Job[Work]]) -> None:
         place = self.connections.writer()
@@ -284,6 +294,10 @@ class LoopFace(HoppingFace):
 
     async def append(self, addition: Put | PutWrites) -> Outcome:
         return await stored(self.change, lambda tx: tx.insert(addition))
+
+    async def verify(self) -> None:
+        """As `SqliteEngine.verify`."""
+        await self._hop(self._sqlite.verify)
 
     async def _hop(self, work: Callable[[], T]) -> T:
         self._sqlite.check_open()

@@ -88,9 +88,19 @@ class SqliteSaver(_SqliteSaver):
         with cls(conn_string, **options) as saver:
             yield saver
 
-    def setup(self) -> None:
-        """Make the tables, or bring them up to date. Done by the first operation otherwise."""
-        self._backend.setup()
+    def setup(self, *, create: bool = True) -> None:
+        """Make the tables, or bring them up to date. Done by the first operation otherwise.
+
+        Args:
+            create: `False` only checks that the tables are there and up to date; nothing is changed.
+
+        Raises:
+            SchemaError: if the database is newer than this package, or something is missing and cannot be made.
+        """
+        if create:
+            self._backend.setup()
+        else:
+            self._backend.verify()
 
     @property
     def is_setup(self) -> bool:
@@ -147,9 +157,12 @@ class AsyncSqliteSaver(_SqliteSaver):
         async with cls(conn_string, **options) as saver:
             yield saver
 
-    async def setup(self) -> None:
-        """Make the tables, or bring them up to date. Done by the first operation otherwise."""
-        await self._looping.setup()
+    async def setup(self, *, create: bool = True) -> None:
+        """As `SqliteSaver.setup`."""
+        if create:
+            await self._looping.setup()
+        else:
+            await self._looping.verify()
 
 
 def _engine(conn: Any, *, prefix: str, timeout: float, synchronous: str) -> SqliteEngine:

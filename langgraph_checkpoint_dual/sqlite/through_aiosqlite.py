@@ -47,6 +47,10 @@ class AiosqliteFace:
         """Make the schema, or bring it up to date."""
         await self._on_its_thread(lambda engine: engine.setup())
 
+    async def verify(self) -> None:
+        """As `SqliteEngine.verify`."""
+        await self._on_its_thread(lambda engine: engine.verify())
+
     def close(self) -> None:
         """Refuse further operations; the connection stays open."""
         self._closed = True
