@@ -26,6 +26,7 @@ from langgraph_checkpoint_dual.cache import Cache
 from langgraph_checkpoint_dual.core import history, threads
 from langgraph_checkpoint_dual.core.listing import Listing, listing
 from langgraph_checkpoint_dual.core.store import LATE, Rules, Store
+from langgraph_checkpoint_dual.core.trimming import HISTORIES
 from langgraph_checkpoint_dual.core.tx import Database, finish
 from langgraph_checkpoint_dual.core.versions import next_version
 from langgraph_checkpoint_dual.errors import ConfigError, DecodeError
@@ -57,13 +58,16 @@ class Saver(BaseCheckpointSaver[str]):
         cache: Cache | None = None,
         fence: bool = False,
         late: str = "drop",
+        history: str = "all",
         observer: Observer | None = None,
     ) -> None:
         super().__init__(serde=serde or Serializer())
         self._cache = Cache() if cache is None else cache
         if late not in LATE:
             raise ConfigError(f"late must be one of {', '.join(LATE)}, not {late!r}")
-        self._rules = Rules(late, fence)
+        if history not in HISTORIES:
+            raise ConfigError(f"history must be one of {', '.join(HISTORIES)}, not {history!r}")
+        self._rules = Rules(late, fence, history)
         self._observer = observer or Observer()
 
     @property

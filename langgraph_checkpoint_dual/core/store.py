@@ -32,9 +32,19 @@ from langgraph_checkpoint_dual.core.items import Planner, Stored
 from langgraph_checkpoint_dual.core.looks import ItemLost, Known, Look, known_of
 from langgraph_checkpoint_dual.core.metadata import merged_metadata
 from langgraph_checkpoint_dual.core.registry import thread_row
-from langgraph_checkpoint_dual.core.rows import Guard, ItemRow, Outcome, Put, PutWrites, WriteRow, size_of
+from langgraph_checkpoint_dual.core.rows import (
+    CheckpointRow,
+    Guard,
+    ItemRow,
+    Outcome,
+    Put,
+    PutWrites,
+    WriteRow,
+    size_of,
+)
 from langgraph_checkpoint_dual.core.text import escape, unescape
 from langgraph_checkpoint_dual.core.times import micros_of
+from langgraph_checkpoint_dual.core.trimming import Succession, check_parent, succession, trim
 from langgraph_checkpoint_dual.core.tx import Database, Row, Tx, stored
 from langgraph_checkpoint_dual.core.versions import highest_version
 from langgraph_checkpoint_dual.errors import (
@@ -90,11 +100,13 @@ class Rules(NamedTuple):
 
     `late` says what becomes of what a run puts whose thread was deleted since it began: "drop" leaves it out and logs
     a warning, "raise" raises `DeletedError`. With `fence` a put whose parent is not the latest checkpoint of its
-    namespace raises `StaleHeadError`, unless it is a deliberate fork or update.
+    namespace raises `StaleHeadError`, unless it is a deliberate fork or update. `history` says what stays of the
+    checkpoints before one that is put: "all", or with "latest" only what is needed to go on (see `core/trimming.py`).
     """
 
     late: str = "drop"
     fence: bool = False
+    history: str = "all"
 
 
 class Store:
@@ -200,6 +212,7 @@ class Store:
         merged = merged_metadata(config, metadata)
         guard = _guard(parent, merged)
         fenced = self.rules.fence and merged.get("source") not in _DELIBERATE
+        over = succession(parent, checkpoint_id, checkpoint, merged) if self.rules.history == "latest" else None
         configurable = config["configurable"]
         own = config_of(configurable["thread_id"], configurable.get("checkpoint_ns") or "", checkpoint["id"])
         base = self._base(parent)
@@ -209,7 +222,10 @@ class Store:
             if guard is not None and self.memory.is_dropped(parent.thread_id, guard.checkpoint_id):
                 await self._drop(db, parent._replace(checkpoint_id=checkpoint_id), guard)
                 return own
-            work = partial(self._planned, parent, checkpoint_id, checkpoint, channel_values, merged, guard, base, fresh)
+            own_parent = parent if over is None or over.is_rebuilt else parent._replace(checkpoint_id=None)
+            work = partial(
+                self._planned, own_parent, checkpoint_id, checkpoint, channel_values, merged, guard, base, fresh
+            )
             addition, known = await db.compute(weight, work)
             if not compared and sum(len(item.data) for item in addition.items) > _COMPARE_BYTES:
                 compared = True
@@ -218,10 +234,11 @@ class Store:
                 base = self._base(parent)
                 if base is not None:
                     continue
-            outcome = await self._append(db, addition, fenced)
+            append = partial(self._append, db, parent=parent, fenced=fenced, over=over)
+            outcome = await append(addition)
             if outcome is Outcome.SEQ_TAKEN and await self._has_items(db, addition):
                 itself = Guard(addition.row.checkpoint_ns, checkpoint_id, addition.row.slots)
-                outcome = await self._append(db, Put(addition.row, guard=itself), fenced)
+                outcome = await append(Put(addition.row, guard=itself))
             if outcome is Outcome.STORED:
                 observing.stored(size_of(addition))
                 self.memory.keep(parent.thread_id, parent.checkpoint_ns or "", known)
@@ -275,8 +292,28 @@ class Store:
         thread = None if row.checkpoint_ns else thread_row(row.thread_id, metadata)
         return Put(row, items, guard, thread), known_of(checkpoint_id, row.slots, channels)
 
-    async def _append(self, db: Database, addition: Put, fenced: bool) -> Outcome:
-        return await (stored(db.change, partial(_insert_at_head, addition)) if fenced else db.append(addition))
+    async def _append(
+        self, db: Database, addition: Put, *, parent: Address, fenced: bool, over: Succession | None
+    ) -> Outcome:
+        if not fenced and over is None:
+            return await db.append(addition)
+        return await stored(db.change, partial(self._insert, addition, parent if fenced else None, over))
+
+    async def _insert(self, addition: Put, fence: Address | None, over: Succession | None, tx: Tx) -> Outcome:
+        """Store a checkpoint while nobody else puts to the thread; it may take its parent's place.
+
+        With a fence, which is the parent, only if that is the latest one of its namespace.
+        """
+        await tx.execute("lock_thread", thread_id=addition.thread_id)
+        if fence is not None:
+            await _check_head(addition.row, fence.checkpoint_id, tx)
+        if over is None:
+            return await tx.insert(addition)
+        await check_parent(addition.row, over, tx)
+        outcome = await tx.insert(addition)
+        if outcome is Outcome.STORED:
+            await trim(self.serde, addition.row, over, tx)
+        return outcome
 
     async def _note_if_late(self, db: Database, addition: Put | PutWrites) -> None:
         """Remember the checkpoint that an addition hangs on, if its thread was deleted since that was made."""
@@ -376,15 +413,12 @@ def _guard(parent: Address, metadata: Mapping[str, Any]) -> Guard | None:
     return Guard("", escape(root)) if isinstance(root, str) and root else None
 
 
-async def _insert_at_head(addition: Put, tx: Tx) -> Outcome:
-    """Store a checkpoint if its parent is the latest one of its namespace; nobody else puts to the thread meanwhile."""
-    row = addition.row
-    await tx.execute("lock_thread", thread_id=row.thread_id)
+async def _check_head(row: CheckpointRow, parent_id: str | None, tx: Tx) -> None:
+    """Refuse a checkpoint whose parent is not the latest one of its namespace."""
     head = await tx.fetch("head", thread_id=row.thread_id, checkpoint_ns=row.checkpoint_ns)
-    if head and head[0][0] not in (row.parent_checkpoint_id, row.checkpoint_id):
+    if head and head[0][0] not in (parent_id, row.checkpoint_id):
         where = Address(row.thread_id, row.checkpoint_ns).where
-        raise StaleHeadError(where, unescape(row.parent_checkpoint_id or ""), unescape(head[0][0]))
-    return await tx.insert(addition)
+        raise StaleHeadError(where, unescape(parent_id or ""), unescape(head[0][0]))
 
 
 def weigh(value: Any, budget: int = 32_768) -> int:

@@ -41,6 +41,8 @@ class PostgresSaver(Saver):
             namespace any more, unless it is a deliberate fork or update: of two runs on one thread one wins each step.
         late: what becomes of what a run puts whose thread was deleted since it began: "drop" leaves it out and logs a
             warning, "raise" raises `DeletedError`.
+        history: "all" keeps every checkpoint; "latest" only what is needed to go on: a put takes away the checkpoint
+            that it goes on from, with the subgraphs that this called.
         observer: what to log, or measure, of operations; `Observer()` unless given.
         retry_for: for how many seconds an operation whose connection was lost, or that met a deadlock, is repeated on
             another connection; then `UnavailableError`. Repeating is safe: what was stored already is recognised. 0
@@ -64,12 +66,13 @@ class PostgresSaver(Saver):
         cache: Cache | None = None,
         fence: bool = False,
         late: str = "drop",
+        history: str = "all",
         observer: Observer | None = None,
         retry_for: float = 30.0,
         response_timeout: float | None = 60.0,
         **options: Any,
     ) -> None:
-        super().__init__(serde=serde, cache=cache, fence=fence, late=late, observer=observer)
+        super().__init__(serde=serde, cache=cache, fence=fence, late=late, history=history, observer=observer)
         _check(conn, (Connection, ConnectionPool), pipe, options)
         owned = isinstance(conn, str)
         self.conn: SyncConn = blocking_pool(conn, options) if isinstance(conn, str) else conn
@@ -125,7 +128,7 @@ class AsyncPostgresSaver(Saver):
     Args:
         conn: a psycopg async connection or pool (used as it comes and never closed here), or a connection string, for
             which a pool is opened here: use the saver as an async context manager then, or `aclose` it.
-        pipe, serde, schema, prefix, cache, fence, late, observer, retry_for, response_timeout, options: as for
+        pipe, serde, schema, prefix, cache, fence, late, history, observer, retry_for, response_timeout, options: as for
             `PostgresSaver`.
     """
 
@@ -142,12 +145,13 @@ class AsyncPostgresSaver(Saver):
         cache: Cache | None = None,
         fence: bool = False,
         late: str = "drop",
+        history: str = "all",
         observer: Observer | None = None,
         retry_for: float = 30.0,
         response_timeout: float | None = 60.0,
         **options: Any,
     ) -> None:
-        super().__init__(serde=serde, cache=cache, fence=fence, late=late, observer=observer)
+        super().__init__(serde=serde, cache=cache, fence=fence, late=late, history=history, observer=observer)
         _check(conn, (AsyncConnection, AsyncConnectionPool), pipe, options)
         owned = isinstance(conn, str)
         self.conn: AsyncConn = loop_pool(conn, options) if isinstance(conn, str) else conn

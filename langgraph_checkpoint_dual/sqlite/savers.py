@@ -58,6 +58,8 @@ class SqliteSaver(_SqliteSaver):
             namespace any more, unless it is a deliberate fork or update: of two runs on one thread one wins each step.
         late: what becomes of what a run puts whose thread was deleted since it began: "drop" leaves it out and logs a
             warning, "raise" raises `DeletedError`.
+        history: "all" keeps every checkpoint; "latest" only what is needed to go on: a put takes away the checkpoint
+            that it goes on from, with the subgraphs that this called.
         observer: what to log, or measure, of operations; `Observer()` unless given.
     """
 
@@ -74,9 +76,10 @@ class SqliteSaver(_SqliteSaver):
         cache: Cache | None = None,
         fence: bool = False,
         late: str = "drop",
+        history: str = "all",
         observer: Observer | None = None,
     ) -> None:
-        super().__init__(serde=serde, cache=cache, fence=fence, late=late, observer=observer)
+        super().__init__(serde=serde, cache=cache, fence=fence, late=late, history=history, observer=observer)
         self.conn = conn
         self._backend = _engine(conn, prefix=prefix, timeout=timeout, synchronous=synchronous)
         self._blocking, self._looping = self._backend, LoopFace(self._backend)
@@ -124,7 +127,7 @@ class AsyncSqliteSaver(_SqliteSaver):
     Args:
         conn: an `aiosqlite.Connection` (used as it comes and never closed here), or the path of a file, or
             `":memory:"`. A path is opened here, without aiosqlite: use the saver as a context manager, or `aclose` it.
-        serde, prefix, timeout, synchronous, cache, fence, late, observer: as for `SqliteSaver`.
+        serde, prefix, timeout, synchronous, cache, fence, late, history, observer: as for `SqliteSaver`.
     """
 
     def __init__(
@@ -138,9 +141,10 @@ class AsyncSqliteSaver(_SqliteSaver):
         cache: Cache | None = None,
         fence: bool = False,
         late: str = "drop",
+        history: str = "all",
         observer: Observer | None = None,
     ) -> None:
-        super().__init__(serde=serde, cache=cache, fence=fence, late=late, observer=observer)
+        super().__init__(serde=serde, cache=cache, fence=fence, late=late, history=history, observer=observer)
         self.conn = conn
         self._looping: LoopFace | AiosqliteFace
         if isinstance(conn, aiosqlite.Connection):
