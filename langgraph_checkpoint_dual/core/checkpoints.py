@@ -6,7 +6,9 @@ stored once, in short form, and referred to by its place.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
 from langchain_core.runnables import RunnableConfig
@@ -24,6 +26,7 @@ from langgraph_checkpoint_dual.errors import DecodeError
 
 _ELSEWHERE = ("id", "channel_values", "channel_versions", "versions_seen")
 _PADDED = 32
+_TEXTS = frozenset((str,))
 
 
 class Loaded(NamedTuple):
@@ -73,9 +76,7 @@ def checkpoint_row(
             values.encode(serde, [*_shortened(checkpoint), text_checksum(text)]),
             values.place("checkpoint", checkpoint_id, parent_id or ""),
         ),
-        values.seal(
-            pack_slots({escape(channel): slot for channel, slot in slots.items()}), values.place("slots", checkpoint_id)
-        ),
+        values.seal(pack_slots(_under_stored_names(slots)), values.place("slots", checkpoint_id)),
         text,
         None if exact else values.seal(values.encode(serde, metadata), values.place("metadata", checkpoint_id)),
     )
@@ -113,6 +114,11 @@ def slots_of(checkpoint_id: str, sealed: bytes) -> dict[str, Slot]:
     return {unescape(channel): slot for channel, slot in unpack_slots(packed).items()}
 
 
+def _under_stored_names(slots: dict[str, Slot]) -> dict[str, Slot]:
+    names = "".join(slots)
+    return slots if escape(names) == names else {escape(channel): slot for channel, slot in slots.items()}
+
+
 def write_row(
     serde: SerializerProtocol, address: Address, task_id: str, task_path: str, idx: int, channel: str, value: Any
 ) -> WriteRow:
@@ -143,15 +149,22 @@ def pending_writes(serde: SerializerProtocol, rows: list[Row]) -> list[PendingWr
 def _shortened(checkpoint: Mapping[str, Any]) -> list[Any]:
     """`[the rest, the versions, channel_versions, versions_seen]`, the latter two by place in the versions."""
     rest = {key: value for key, value in checkpoint.items() if key not in _ELSEWHERE}
-    places: dict[tuple[type, Any], int] = {}
-
-    def by_place(versions: Mapping[str, Any]) -> dict[str, int]:
-        return {name: places.setdefault((type(version), version), len(places)) for name, version in versions.items()}
-
-    channels = _mapped(by_place, checkpoint.get("channel_versions"))
-    seen = checkpoint.get("versions_seen")
-    nodes = None if seen is None else {node: by_place(versions) for node, versions in seen.items()}
+    places: defaultdict[Any, int] = defaultdict()
+    places.default_factory = places.__len__
+    channels, nodes = _by_place(checkpoint, places.__getitem__)
+    if _TEXTS.issuperset(map(type, places)):
+        return [rest, [_short(version) for version in places], channels, nodes]
+    places.clear()  # 1 and 1.0 are two versions
+    channels, nodes = _by_place(checkpoint, lambda version: places[type(version), version])
     return [rest, [_short(version) for _, version in places], channels, nodes]
+
+
+def _by_place(checkpoint: Mapping[str, Any], place: Callable[[Any], int]) -> tuple[Any, Any]:
+    channels, seen = checkpoint.get("channel_versions"), checkpoint.get("versions_seen")
+    return (
+        channels and {name: place(version) for name, version in channels.items()},
+        seen and {node: {name: place(at) for name, at in versions.items()} for node, versions in seen.items()},
+    )
 
 
 def restored(stored: list[Any]) -> dict[str, Any]:
@@ -170,10 +183,7 @@ def restored(stored: list[Any]) -> dict[str, Any]:
     return body
 
 
-def _mapped(function: Any, value: Any) -> Any:
-    return None if value is None else function(value)
-
-
+@lru_cache(4096, typed=True)  # most versions come again with the next checkpoints
 def _short(version: Any) -> Any:
     """LangGraph's `{int:032}.{fraction}` as `[int, fraction]`, anything else as it is."""
     if type(version) is str and version[_PADDED : _PADDED + 1] == ".":

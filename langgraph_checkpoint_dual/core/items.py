@@ -42,6 +42,9 @@ DICT_ENTRIES = 16
 _SMALL_ELEMENT = 32
 _MANY_RANGES = 64
 _RANDOM_BITS = 46
+_NO_RAWS: Mapping[bytes, bytes] = MappingProxyType({})
+_NO_SCALAR = object()
+_IMMUTABLE = frozenset((str, int, float, bool, bytes, type(None)))
 
 Encode: TypeAlias = Callable[[Any], bytes]
 Decode: TypeAlias = Callable[[bytes], Any]
@@ -77,24 +80,41 @@ class Manifest(NamedTuple):
 Slot: TypeAlias = Inline | Manifest
 
 
-class Stored(NamedTuple):
-    """The value of a channel in one checkpoint, as far as it is known here.
+class Stored:
+    """The value of a channel in one checkpoint, as far as it is known here. Never changed.
 
-    `marks` has one mark for each item, in order, or is `None` if they are not known. `raws` maps the images that are
-    not `faithful` to their items' typed bytes.
+    Attributes:
+        slot: how it is stored.
+        marks: one mark for each item, in order; `None` if they are not known.
+        raws: the typed bytes of the items whose images are not `faithful`, by image.
+        weight: about the bytes of memory that this takes.
     """
 
-    slot: Slot
-    marks: tuple[Mark, ...] | None = None
-    raws: Mapping[bytes, bytes] = MappingProxyType({})
+    __slots__ = ("_scalar", "marks", "raws", "slot", "weight")
 
-    @property
-    def weight(self) -> int:
-        """About the bytes of memory that this takes."""
-        if isinstance(self.slot, Inline):
-            return 300 + len(self.slot.data)
-        marks = sum([48 + (len(mark) if is_image(mark) else len(mark[0])) for mark in self.marks or ()])
-        return 300 + marks + 100 * len(self.slot.ranges) + sum(map(len, self.raws.values()))
+    def __init__(
+        self,
+        slot: Slot,
+        marks: tuple[Mark, ...] | None = None,
+        raws: Mapping[bytes, bytes] = _NO_RAWS,
+        *,
+        scalar: Any = _NO_SCALAR,
+    ) -> None:
+        self.slot, self.marks, self.raws = slot, marks, raws
+        self._scalar = scalar if type(scalar) in _IMMUTABLE else _NO_SCALAR
+        self.weight = 400 + 2 * len(slot.data) if isinstance(slot, Inline) else self._weight_of_items(slot)
+
+    def _weight_of_items(self, slot: Manifest) -> int:
+        marks = self.marks or ()
+        longer = [len(mark[0]) for mark in marks if not is_image(mark)] if tuple in set(map(type, marks)) else ()
+        total = 48 * len(marks) + sum(map(len, marks)) + sum(longer)
+        return 300 + total + 100 * len(slot.ranges) + sum(map(len, self.raws.values()))
+
+    def holds(self, value: Any) -> bool:
+        """Whether this is known to be stored of just this value, without encoding it: a small text, number, ..."""
+        scalar = self._scalar
+        # 0.0 == -0.0, so of floats only the same object will do.
+        return scalar is value or (type(value) is type(scalar) is not float and scalar == value)
 
 
 class Planned(NamedTuple):
@@ -149,6 +169,8 @@ class Planner:
 
     def plan(self, value: Any, base: Stored | None) -> Planned:
         """Plan a value of which the base checkpoint stores `base`."""
+        if base is not None and base.holds(value):
+            return Planned(base, [], False)
         if type(value) is list and value and not (_scalar(value[0]) and _scalar(value[-1])):
             return self._plan_parts(LIST, value, value, base)
         if type(value) is dict and len(value) >= DICT_ENTRIES and all(type(key) is str for key in value):
@@ -161,29 +183,29 @@ class Planner:
             if base is not None and base.slot == (typed,):
                 return Planned(base, [], False)
             if len(typed) <= INLINE_BYTES:
-                return Planned(Stored(Inline(typed)), [], False)
+                return Planned(Stored(Inline(typed), scalar=value), [], False)
         numbering = _Numbering(WHOLE, base, fresh=self._fresh)
-        self._place(value, numbering)
+        self._place(value, image(value), numbering)
         if numbering.size and numbering.size <= INLINE_BYTES:
             return Planned(Stored(Inline(numbering.new[0])), [], False)
         return numbering.result()
 
     def _plan_parts(self, kind: int, value: Any, parts: Sequence[Any], base: Stored | None) -> Planned:
         numbering = _Numbering(kind, base, fresh=self._fresh)
-        for part in parts:
-            self._place(part, numbering)
+        images = list(map(image, parts))
+        kept = numbering.use_all(images)
+        for part, found in zip(parts[kept:], images[kept:], strict=True):
+            self._place(part, found, numbering)
         small = numbering.size <= max(INLINE_BYTES, _SMALL_ELEMENT * len(parts))
-        if (
-            small and not numbering.reuses and not isinstance(parts[0], BaseMessage)
-        ):  # a message has its time, and is found
+        # Messages are always items: each has its time, and is found.
+        if small and not numbering.reuses and not isinstance(parts[0], BaseMessage):
             return self._plan_whole(value, base)
         if numbering.scattered:
             return self._plan_parts(kind, value, parts, None)
         return numbering.result()
 
-    def _place(self, part: Any, numbering: _Numbering) -> None:
-        """Give a part its item: that of the base with an equal mark, or a new one."""
-        found = image(part)
+    def _place(self, part: Any, found: bytes | None, numbering: _Numbering) -> None:
+        """Give a part, with its image, its item: that of the base with an equal mark, or a new one."""
         mark: Mark = found if found is not None else (self._encode(part),)
         if numbering.use(mark):
             return
@@ -248,6 +270,15 @@ class _Numbering:
         new = 1 << (_RANDOM_BITS + 2)  # the new items will have numbers in a row
         ranges = _ranges(seq if seq >= 0 else new - seq for seq in self._seqs)
         return self.reuses and len(ranges) > max(_MANY_RANGES, len(self._seqs) // 8)
+
+    def use_all(self, images: Sequence[bytes | None]) -> int:
+        """Use all items of the base again, if the first images are their marks; how many parts that were."""
+        count = len(self._old)
+        if not count or tuple(images[:count]) != self._old:
+            return 0
+        self._seqs, self._marks = list(self._old_seqs), list(self._old)
+        self._raws, self.reuses = dict(self._old_raws), True
+        return count
 
     def use(self, mark: Mark) -> bool:
         """Use the item with this mark again, if there is one."""

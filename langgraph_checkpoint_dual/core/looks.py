@@ -52,7 +52,7 @@ class Known(NamedTuple):
 
 def known_of(checkpoint_id: str, slots: bytes, channels: Mapping[str, Stored]) -> Known:
     """`Known` with its weight."""
-    weight = 500 + len(slots) + sum(stored.weight for stored in channels.values())
+    weight = 500 + len(slots) + sum([stored.weight for stored in channels.values()])
     return Known(checkpoint_id, slots, channels, weight)
 
 
@@ -214,7 +214,8 @@ class Look:
     def _value(self, loaded: Loaded, channel: str, serde: SerializerProtocol) -> tuple[Any, Stored]:
         slot = loaded.slots[channel]
         if isinstance(slot, Inline):
-            return values.decode(serde, slot.data), Stored(slot)
+            value = values.decode(serde, slot.data)
+            return value, Stored(slot, scalar=value)
         key = _key(loaded, channel)
         known = self._stored(key)
         if known is not None and known.slot == slot and known.marks is not None:

@@ -39,8 +39,25 @@ def merged_metadata(config: RunnableConfig, metadata: CheckpointMetadata) -> dic
 
 def to_json(metadata: Mapping[str, Any]) -> tuple[str, bool]:
     """Metadata as JSON text for searching, and whether that text says it exactly."""
+    if _is_simple(metadata):
+        return _text(metadata), True
     plain, exact = _plain(metadata)
     return _text(plain), exact
+
+
+def _is_simple(metadata: Mapping[str, Any]) -> bool:
+    """Whether it is what metadata usually is: texts, whole numbers and dicts of them, all fit for JSON as they are."""
+    for key, value in metadata.items():
+        kind = type(value)
+        if kind is str:
+            fits = escape(value) is value
+        elif kind is int:
+            fits = abs(value) < 2**63
+        else:
+            fits = _is_simple(value) if kind is dict else value is None or kind is bool
+        if not fits or type(key) is not str or escape(key) is not key:
+            return False
+    return True
 
 
 def text_checksum(text: str) -> int:
@@ -60,8 +77,7 @@ def from_json(text: str, checksum: int) -> dict[str, Any]:
     return found
 
 
-def _text(plain: Any) -> str:
-    return json.dumps(plain, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+_text = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
 
 
 def _plain(value: Any) -> tuple[Any, bool]:

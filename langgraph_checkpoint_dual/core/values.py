@@ -81,12 +81,12 @@ def split(typed: bytes) -> tuple[str, bytes]:
 
 def is_direct(serde: SerializerProtocol) -> bool:
     """Whether messages may be stored as their images, past this serializer."""
-    return isinstance(serde, Serializer) and serde.is_plain
+    return type(serde) is Serializer and serde.is_plain
 
 
 def is_trusted(serde: SerializerProtocol) -> bool:
     """Whether this serializer is known to give what `images.revive` gives for `images.faithful` values."""
-    return is_direct(serde.serde if isinstance(serde, EncryptedSerializer) else serde)
+    return is_direct(serde) or (isinstance(serde, EncryptedSerializer) and is_direct(serde.serde))
 
 
 def place(*keys: str) -> int:
