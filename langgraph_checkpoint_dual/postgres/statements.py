@@ -76,8 +76,9 @@ class Dialect:
 
 
 def _noted(text: str) -> str:
-    # Arrays go in binary form: bytea in text form would double in size.
-    text = re.sub(r"(?<!:):(\w+)(?=::\w+\[\])", r"%(\1)b", text)
+    # Arrays go in binary form: bytea in text form would double in size. As subqueries they look the same to the planner
+    # whatever their length, so it does not plan anew for each.
+    text = re.sub(r"(?<!:):(\w+)(::\w+\[\])", r"(SELECT %(\1)b\2)", text)
     return re.sub(r"(?<!:):([a-z]\w*)", r"%(\1)s", text)
 
 
