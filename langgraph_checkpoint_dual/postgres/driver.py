@@ -220,7 +220,8 @@ class _Engine:
         return await tx.whole(lambda: fate.run(tx))
 
     async def _set_up(self, tx: BlockingTx | LoopTx) -> None:
-        if await self._schema.is_current(tx, in_transaction=_in_transaction(tx.conn)):
+        careful = _in_transaction(tx.conn) or not self._sessions.replaceable
+        if await self._schema.is_current(tx, careful=careful):
             return
         try:
             if self._sessions.single_statements:
@@ -231,7 +232,7 @@ class _Engine:
             await self._schema.verify(tx)
         except errors.ProgrammingError:
             # Somebody else may have been quicker.
-            if not await self._schema.is_current(tx, in_transaction=_in_transaction(tx.conn)):
+            if not await self._schema.is_current(tx, careful=careful):
                 raise
         self._schema.ready = True
 

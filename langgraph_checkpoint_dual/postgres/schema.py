@@ -45,9 +45,14 @@ class Schema:
         self.ready = False
         self.migrations = migrations.migrations_of(PACKAGE)
 
-    async def is_current(self, tx: Tx, *, in_transaction: bool) -> bool:
-        """Whether nothing is pending; outside of a transaction, which an error would end, that costs one query."""
-        if in_transaction:
+    async def is_current(self, tx: Tx, *, careful: bool) -> bool:
+        """Whether nothing is pending.
+
+        Args:
+            careful: never ask for a table that may not be there, which costs one query more. The error would end a
+                transaction; and if the caller is cancelled just then, psycopg closes the connection.
+        """
+        if careful:
             applied = await migrations.applied_numbers(tx)
         else:
             try:

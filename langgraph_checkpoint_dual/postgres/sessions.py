@@ -62,8 +62,10 @@ class Limits(NamedTuple):
 class _Sessions:
     """What blocking and asynchronous sessions have in common."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, *, replaceable: bool) -> None:
         self.limits = limits
+        self.replaceable = replaceable
+        """Whether another connection may be had in place of one that is lost."""
         self.single_statements = False
         """Whether a pooler was met that refuses transactions of several statements."""
         self.prepare: bool | None = None
@@ -112,7 +114,7 @@ class BlockingSessions(_Sessions):
     """Sessions on a connection, a pool, or what `source` opens when it is first needed."""
 
     def __init__(self, source: SyncConn | Callable[[], SyncConn], pipe: Pipeline | None, limits: Limits) -> None:
-        super().__init__(limits)
+        super().__init__(limits, replaceable=not isinstance(source, Connection))
         self._source, self._pipe = source, pipe
         self.conn: SyncConn | None = source if isinstance(source, (Connection, ConnectionPool)) else None
         self.lock = threading.RLock()
@@ -186,7 +188,7 @@ class LoopSessions(_Sessions):
     """Sessions on a connection or a pool of an event loop; a pool of the saver's own is opened when first needed."""
 
     def __init__(self, conn: AsyncConn, pipe: AsyncPipeline | None, limits: Limits, *, opened: bool) -> None:
-        super().__init__(limits)
+        super().__init__(limits, replaceable=not isinstance(conn, AsyncConnection))
         self.conn, self._pipe, self.opened = conn, pipe, opened
         self._lock = asyncio.Lock()
 
