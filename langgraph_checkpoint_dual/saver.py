@@ -25,6 +25,7 @@ from typing_extensions import Self
 from langgraph_checkpoint_dual.cache import Cache
 from langgraph_checkpoint_dual.core import history, threads
 from langgraph_checkpoint_dual.core.listing import Listing, listing
+from langgraph_checkpoint_dual.core.official import Adopting, Adoption
 from langgraph_checkpoint_dual.core.store import LATE, Rules, Store
 from langgraph_checkpoint_dual.core.trimming import HISTORIES
 from langgraph_checkpoint_dual.core.tx import Database, finish
@@ -48,6 +49,7 @@ class Saver(BaseCheckpointSaver[str]):
     _system: ClassVar[str]
     _blocking: Database
     _looping: Database
+    _adoption: Adoption
     _cache: Cache
     _rules: Rules
 
@@ -59,6 +61,7 @@ class Saver(BaseCheckpointSaver[str]):
         fence: bool = False,
         late: str = "drop",
         history: str = "all",
+        adopt: bool = True,
         observer: Observer | None = None,
     ) -> None:
         super().__init__(serde=serde or Serializer())
@@ -68,7 +71,22 @@ class Saver(BaseCheckpointSaver[str]):
         if history not in HISTORIES:
             raise ConfigError(f"history must be one of {', '.join(HISTORIES)}, not {history!r}")
         self._rules = Rules(late, fence, history)
+        self._adoption = Adoption(adopt)
         self._observer = observer or Observer()
+
+    @property
+    def _whole_blocking(self) -> Database:
+        return self._adopting(self._blocking)
+
+    @property
+    def _whole_looping(self) -> Database:
+        return self._adopting(self._looping)
+
+    def _adopting(self, db: Database) -> Database:
+        """The database with the threads that the official saver has left in it."""
+        if self._adoption.there is False:
+            return db
+        return Adopting(db, self._adoption, self.serde)
 
     @property
     def _store(self) -> Store:
@@ -77,7 +95,7 @@ class Saver(BaseCheckpointSaver[str]):
     @property
     def threads(self) -> Threads:
         """The registry of threads: list, count, name and delete them without a look at their state."""
-        return Threads(self._store, self._blocking, self._looping)
+        return Threads(self._store, self._whole_blocking, self._whole_looping)
 
     def _seen(self, subject: Any, work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
         return self._observer.observed(self._system, subject, work)
@@ -88,11 +106,11 @@ class Saver(BaseCheckpointSaver[str]):
         Raises:
             DecodeError: if what is stored is damaged, or of a type that may not be revived.
         """
-        return finish(self._seen(config, self._store.get_tuple(self._blocking, config)))
+        return finish(self._seen(config, self._store.get_tuple(self._whole_blocking, config)))
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """As `get_tuple`."""
-        return await self._seen(config, self._store.get_tuple(self._looping, config))
+        return await self._seen(config, self._store.get_tuple(self._whole_looping, config))
 
     def list(
         self,
@@ -118,9 +136,9 @@ class Saver(BaseCheckpointSaver[str]):
         return self._list(listing(self._store, config, filter, before, limit, on_damaged))
 
     def _list(self, pages: Listing) -> Iterator[CheckpointTuple]:
-        while page := finish(self._seen(None, pages.page(self._blocking))):
+        while page := finish(self._seen(None, pages.page(self._whole_blocking))):
             for checkpoint in page:
-                if (found := finish(pages.tuple(self._blocking, checkpoint))) is not None:
+                if (found := finish(pages.tuple(self._whole_blocking, checkpoint))) is not None:
                     yield found
 
     def alist(
@@ -136,9 +154,9 @@ class Saver(BaseCheckpointSaver[str]):
         return self._alist(listing(self._store, config, filter, before, limit, on_damaged))
 
     async def _alist(self, pages: Listing) -> AsyncIterator[CheckpointTuple]:
-        while page := await self._seen(None, pages.page(self._looping)):
+        while page := await self._seen(None, pages.page(self._whole_looping)):
             for checkpoint in page:
-                if (found := await pages.tuple(self._looping, checkpoint)) is not None:
+                if (found := await pages.tuple(self._whole_looping, checkpoint)) is not None:
                     yield found
 
     def put(
@@ -153,7 +171,9 @@ class Saver(BaseCheckpointSaver[str]):
         Raises:
             EncodeError: if a value cannot be stored; it names the channel and the path in the value.
         """
-        return finish(self._seen(config, self._store.put(self._blocking, config, checkpoint, metadata, new_versions)))
+        return finish(
+            self._seen(config, self._store.put(self._whole_blocking, config, checkpoint, metadata, new_versions))
+        )
 
     async def aput(
         self,
@@ -163,48 +183,51 @@ class Saver(BaseCheckpointSaver[str]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """As `put`. If cancelled, the checkpoint is stored whole or not at all."""
-        return await self._seen(config, self._store.put(self._looping, config, checkpoint, metadata, new_versions))
+        return await self._seen(
+            config, self._store.put(self._whole_looping, config, checkpoint, metadata, new_versions)
+        )
 
     def put_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
         """Store a task's pending writes, pairs of channel and value, for the config's checkpoint."""
-        finish(self._seen(config, self._store.put_writes(self._blocking, config, writes, task_id, task_path)))
+        finish(self._seen(config, self._store.put_writes(self._whole_blocking, config, writes, task_id, task_path)))
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
         """As `put_writes`. If cancelled, the writes are stored whole or not at all."""
-        await self._seen(config, self._store.put_writes(self._looping, config, writes, task_id, task_path))
+        await self._seen(config, self._store.put_writes(self._whole_looping, config, writes, task_id, task_path))
 
     def delete_thread(self, thread_id: str) -> None:
         """Remove everything of a thread, in every namespace."""
-        finish(self._seen(thread_id, threads.delete_thread(self._store, self._blocking, thread_id)))
+        finish(self._seen(thread_id, threads.delete_thread(self._store, self._whole_blocking, thread_id)))
 
     async def adelete_thread(self, thread_id: str) -> None:
         """As `delete_thread`."""
-        await self._seen(thread_id, threads.delete_thread(self._store, self._looping, thread_id))
+        await self._seen(thread_id, threads.delete_thread(self._store, self._whole_looping, thread_id))
 
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Remove the checkpoints that these runs made, except those that delta channels of others are rebuilt from."""
-        finish(self._seen(None, threads.delete_for_runs(self._store, self._blocking, run_ids)))
+        finish(self._seen(None, threads.delete_for_runs(self._store, self._whole_blocking, run_ids)))
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
         """As `delete_for_runs`."""
-        await self._seen(None, threads.delete_for_runs(self._store, self._looping, run_ids))
+        await self._seen(None, threads.delete_for_runs(self._store, self._whole_looping, run_ids))
 
     def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Copy a thread with its whole history inside the database, to a thread that has no checkpoints yet."""
         finish(
             self._seen(
-                source_thread_id, threads.copy_thread(self._store, self._blocking, source_thread_id, target_thread_id)
+                source_thread_id,
+                threads.copy_thread(self._store, self._whole_blocking, source_thread_id, target_thread_id),
             )
         )
 
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """As `copy_thread`."""
         await self._seen(
-            source_thread_id, threads.copy_thread(self._store, self._looping, source_thread_id, target_thread_id)
+            source_thread_id, threads.copy_thread(self._store, self._whole_looping, source_thread_id, target_thread_id)
         )
 
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
@@ -212,23 +235,23 @@ class Saver(BaseCheckpointSaver[str]):
 
         Checkpoints from which the kept ones' delta channels are rebuilt stay.
         """
-        finish(self._seen(thread_ids, threads.prune(self._store, self._blocking, thread_ids, strategy)))
+        finish(self._seen(thread_ids, threads.prune(self._store, self._whole_blocking, thread_ids, strategy)))
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """As `prune`."""
-        await self._seen(thread_ids, threads.prune(self._store, self._looping, thread_ids, strategy))
+        await self._seen(thread_ids, threads.prune(self._store, self._whole_looping, thread_ids, strategy))
 
     def get_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
         """The writes of delta channels along the parent chain, back to the nearest stored value of each."""
-        return finish(self._seen(config, history.delta_history(self._store, self._blocking, config, channels)))
+        return finish(self._seen(config, history.delta_history(self._store, self._whole_blocking, config, channels)))
 
     async def aget_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
         """As `get_delta_channel_history`."""
-        return await self._seen(config, history.delta_history(self._store, self._looping, config, channels))
+        return await self._seen(config, history.delta_history(self._store, self._whole_looping, config, channels))
 
     def get_next_version(self, current: str | None, channel: None) -> str:
         """The version after `current`, in the format of the official SQL savers."""

@@ -132,12 +132,12 @@ async def test_first_use_sets_up_by_itself(kind: Kind, database: str) -> None:
         assert (await saver.aget_tuple(stored)).checkpoint["channel_values"] == {"total": 1}
 
 
-async def test_official_tables_in_the_same_database_are_left_alone(kind: Kind, database: str) -> None:
+async def test_official_tables_in_the_same_database_are_left_alone_if_told_so(kind: Kind, database: str) -> None:
     async with opened(kind.official, database) as official:
         put_official = official.aput if kind.face == "async" else official.put
         await settle(put_official(config(), *a_checkpoint()))
     before = tables.contents(database)
-    async with opened(kind.ours, database) as saver:
+    async with opened(kind.ours, database, adopt=False) as saver:
         assert await saver.aget_tuple(config()) is None
         await put(saver, values={"total": 1})
         await saver.adelete_thread("thread")

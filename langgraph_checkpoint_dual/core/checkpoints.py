@@ -17,7 +17,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from langgraph_checkpoint_dual.core import values
 from langgraph_checkpoint_dual.core.address import Address, config_of
-from langgraph_checkpoint_dual.core.items import Slot, pack_slots, unpack_slots
+from langgraph_checkpoint_dual.core.items import Inline, Slot, pack_slots, unpack_slots
 from langgraph_checkpoint_dual.core.metadata import from_json, text_checksum, to_json
 from langgraph_checkpoint_dual.core.rows import CheckpointRow, WriteRow
 from langgraph_checkpoint_dual.core.text import escape, unescape
@@ -37,8 +37,14 @@ class Loaded(NamedTuple):
     checkpoint: Checkpoint
     slots: dict[str, Slot]
     sealed_slots: bytes
+    """Empty for a foreign one: nothing that is known of it holds for a put."""
     metadata: CheckpointMetadata
     writes: list[PendingWrite]
+
+    @property
+    def weight(self) -> int:
+        """The bytes of the values that are in the checkpoint itself."""
+        return sum(len(slot.data) for slot in self.slots.values() if isinstance(slot, Inline))
 
     @property
     def config(self) -> RunnableConfig:
@@ -52,6 +58,14 @@ class Loaded(NamedTuple):
             return None
         thread_id, checkpoint_ns, _ = self.address
         return config_of(unescape(thread_id), unescape(checkpoint_ns or ""), unescape(self.parent_id))
+
+
+class Foreign:
+    """In a row of the `page` query, in place of our bytes: a checkpoint that somebody else stored in another form."""
+
+    def read(self, serde: SerializerProtocol) -> tuple[dict[str, Any], dict[str, Slot], Any]:
+        """Its body, with the values that are read already, the slots of all others, and its metadata."""
+        raise NotImplementedError
 
 
 def checkpoint_row(
@@ -88,24 +102,28 @@ def loaded(serde: SerializerProtocol, row: Row, write_rows: list[Row]) -> Loaded
     Raises:
         DecodeError: if anything of it is damaged; it says which checkpoint.
     """
-    _, thread_id, checkpoint_ns, checkpoint_id, parent_id, metadata, _, _, checkpoint, packed, metadata_exact = row
-    address = Address(thread_id, checkpoint_ns, checkpoint_id)
+    address, parent_id, packed = Address(*row[1:4]), row[4], row[9]
     try:
-        typed = values.unseal(checkpoint, values.place("checkpoint", checkpoint_id, parent_id or ""))
-        *stored, checksum = values.decode(serde, typed)
-        body = restored(stored)
-        body["id"] = unescape(checkpoint_id)
-        if metadata_exact is None:
-            meta: Any = from_json(metadata, checksum)
-        else:
-            meta = values.decode(serde, values.unseal(metadata_exact, values.place("metadata", checkpoint_id)))
-        slots = slots_of(checkpoint_id, packed)
+        body, slots, meta = row[8].read(serde) if isinstance(row[8], Foreign) else _read(serde, row)
         writes = pending_writes(serde, write_rows)
         return Loaded(address, parent_id, cast(Checkpoint, body), slots, bytes(packed), meta, writes)
     except DecodeError as exc:
         raise exc.at(**address.where) from exc
     except (ValueError, TypeError, KeyError, IndexError, AttributeError) as exc:
         raise DecodeError(f"the stored checkpoint is damaged: {exc}", **address.where) from exc
+
+
+def _read(serde: SerializerProtocol, row: Row) -> tuple[dict[str, Any], dict[str, Slot], Any]:
+    _, _, _, checkpoint_id, parent_id, metadata, _, _, checkpoint, packed, metadata_exact = row
+    typed = values.unseal(checkpoint, values.place("checkpoint", checkpoint_id, parent_id or ""))
+    *stored, checksum = values.decode(serde, typed)
+    body = restored(stored)
+    body["id"] = unescape(checkpoint_id)
+    if metadata_exact is None:
+        meta: Any = from_json(metadata, checksum)
+    else:
+        meta = values.decode(serde, values.unseal(metadata_exact, values.place("metadata", checkpoint_id)))
+    return body, slots_of(checkpoint_id, packed), meta
 
 
 def slots_of(checkpoint_id: str, sealed: bytes) -> dict[str, Slot]:

@@ -75,14 +75,19 @@ async def _walk(address: Address, walks: dict[str, _Walk], tx: Tx) -> None:
         _pass(at, sealed, open_walks)
         return bool(open_walks)
 
-    await ascend(address, tx, visit)
+    await ascend(address, tx, visit, list(walks))
 
 
-async def ascend(at: Address, tx: Tx, visit: Callable[[Address, bytes], bool]) -> None:
-    """Visit the ancestors of a checkpoint and their sealed slots, nearest first, for as long as `visit` says so."""
+async def ascend(at: Address, tx: Tx, visit: Callable[[Address, bytes], bool], channels: Sequence[str]) -> None:
+    """Visit the ancestors of a checkpoint and their sealed slots, nearest first, for as long as `visit` says so.
+
+    Args:
+        channels: those whose slots `visit` looks at.
+    """
+    wanted = json.dumps([escape(one) for one in channels])
     more = True
     while more:
-        rows = await tx.fetch("ancestors", **at._asdict(), limit=_PAGE)
+        rows = await tx.fetch("ancestors", **at._asdict(), channels=wanted, limit=_PAGE)
         for checkpoint_id, sealed in _nearest_first(rows):
             at = at._replace(checkpoint_id=checkpoint_id)
             if not visit(at, sealed):

@@ -157,12 +157,13 @@ class Look:
     def __init__(self, known: Mapping[tuple[str, str], Known]) -> None:
         self._known = known
         self._shelves: dict[ShelfKey, _Shelf] = {}
+        self._foreign = 0
 
     @property
     def weight(self) -> int:
         """About the bytes that reading the checkpoints decodes: what was fetched, and what is known."""
         fetched = sum(shelf.weight for shelf in self._shelves.values())
-        return fetched + sum(known.weight for known in self._known.values())
+        return fetched + self._foreign + sum(known.weight for known in self._known.values())
 
     async def fetch(self, tx: Tx, checkpoints: Sequence[Loaded]) -> None:
         """Fetch the items of these checkpoints that are not known.
@@ -170,6 +171,8 @@ class Look:
         Raises:
             ItemLost: if one of the checkpoints has changed since it was read, so that its items may have too.
         """
+        self._foreign += sum(one.weight for one in checkpoints if not one.sealed_slots)
+        checkpoints = [one for one in checkpoints if one.sealed_slots]
         wanted = {key: self._wanted(key, manifests) for key, manifests in self._manifests(checkpoints).items()}
         ranges = [(key, start, start + count - 1) for key, parts in wanted.items() for start, count in parts]
         if not ranges:

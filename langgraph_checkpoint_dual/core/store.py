@@ -129,7 +129,8 @@ class Store:
             return None
         checkpoint, look = found
         got, known = await db.compute(look.weight, partial(look.read, checkpoint, self.serde))
-        self.memory.keep(address.thread_id, address.checkpoint_ns or "", known)
+        if checkpoint.sealed_slots:
+            self.memory.keep(address.thread_id, address.checkpoint_ns or "", known)
         observing.read(look.weight)
         return with_values(checkpoint, got)
 
@@ -178,7 +179,11 @@ class Store:
 
     async def _add_sends(self, tx: Tx, found: Sequence[Loaded]) -> None:
         """Checkpoints of before format 4 take the sends that are pending from their parent's writes."""
-        old = [one for one in found if one.checkpoint.get("v", 4) < 4 and one.parent_id]
+        old = [
+            one
+            for one in found
+            if one.checkpoint.get("v", 4) < 4 and one.parent_id and not one.checkpoint.get("pending_sends")
+        ]
         if not old:
             return
         parents = json.dumps([[*one.address[:2], one.parent_id] for one in old])

@@ -30,7 +30,11 @@ class Tx(Protocol):
     """One transaction (or, for a read, one consistent enough look) on one connection."""
 
     async def fetch(self, query: str, /, **args: Any) -> list[Row]:
-        """Run the named query and return all its rows. Lists go in as JSON text."""
+        """Run the named query and return all its rows. Lists go in as JSON text.
+
+        Raises:
+            TableGone: if the query is one of official tables, and these are gone.
+        """
         ...
 
     async def execute(self, query: str, /, **args: Any) -> None:
@@ -64,6 +68,10 @@ class Database(Protocol):
     async def compute(self, weight: int, work: Callable[[], T]) -> T:
         """Run pure work on about `weight` bytes of data, off the event loop if that is worth it."""
         ...
+
+
+class TableGone(Exception):
+    """A table that a query names is not there."""
 
 
 class _NotStored(Exception):

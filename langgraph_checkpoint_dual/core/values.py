@@ -37,6 +37,11 @@ def encode(serde: SerializerProtocol, value: Any) -> bytes:
         raise
     except Exception as exc:
         raise EncodeError(f"{type(serde).__name__} cannot store a {type(value).__name__}: {exc}") from exc
+    return typed(name, data)
+
+
+def typed(name: str, data: bytes) -> bytes:
+    """What a serializer made, its type name and data, as typed bytes."""
     return (_CODES.get(name) or _named(name)) + data
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
 from psycopg import AsyncConnection, AsyncPipeline, ClientCursor, Connection, Pipeline, errors
@@ -17,10 +18,11 @@ from psycopg.rows import tuple_row
 
 from langgraph_checkpoint_dual.combining import Combiner, Job
 from langgraph_checkpoint_dual.core.rows import Named, Outcome, Put, PutWrites, size_of
-from langgraph_checkpoint_dual.core.tx import Row, Tx, finish
+from langgraph_checkpoint_dual.core.tx import Row, TableGone, Tx, finish
 from langgraph_checkpoint_dual.errors import CheckpointerError, ClosedError
 from langgraph_checkpoint_dual.hopping import INLINE_WEIGHT, HoppingFace
 from langgraph_checkpoint_dual.observing import Callers, callers, on_behalf_of
+from langgraph_checkpoint_dual.postgres.arrays import register
 from langgraph_checkpoint_dual.postgres.faults import Fate, interrupts
 from langgraph_checkpoint_dual.postgres.line import Line
 from langgraph_checkpoint_dual.postgres.schema import REFUSED, Schema
@@ -36,7 +38,7 @@ from langgraph_checkpoint_dual.postgres.statements import (
     Addition,
     Dialect,
     Statement,
-    columns,
+    of_rows,
     outcome_of,
     statements,
 )
@@ -53,19 +55,20 @@ class BlockingTx:
 
     def __init__(self, conn: Connection[Any], dialect: Dialect, prepare: bool | None = None) -> None:
         self.conn, self._dialect, self._prepare = conn, dialect, prepare
+        register(conn)
 
     async def fetch(self, query: str, /, **args: Any) -> list[Row]:
-        with self.conn.cursor(binary=True, row_factory=tuple_row) as cursor:
+        with _noticing_gone(query), self.conn.cursor(binary=True, row_factory=tuple_row) as cursor:
             cursor.execute(self._dialect[query], _given(query, args), prepare=self._prepare)
             return cursor.fetchall()
 
     async def execute(self, query: str, /, **args: Any) -> None:
-        with self.conn.cursor() as cursor:
+        with _noticing_gone(query), self.conn.cursor() as cursor:
             cursor.execute(self._dialect[query], _given(query, args), prepare=self._prepare)
 
     async def load(self, query: str, rows: Sequence[Named], /) -> None:
         if rows:
-            await self.execute(query, **columns(rows))
+            await self.execute(query, **of_rows(rows))
 
     async def insert(self, addition: Put | PutWrites) -> Outcome:
         return _settled((await _store_all(self, [addition]))[0])
@@ -97,19 +100,22 @@ class LoopTx:
 
     def __init__(self, conn: AsyncConnection[Any], dialect: Dialect, prepare: bool | None = None) -> None:
         self.conn, self._dialect, self._prepare = conn, dialect, prepare
+        register(conn)
 
     async def fetch(self, query: str, /, **args: Any) -> list[Row]:
-        async with self.conn.cursor(binary=True, row_factory=tuple_row) as cursor:
-            await cursor.execute(self._dialect[query], _given(query, args), prepare=self._prepare)
-            return await cursor.fetchall()
+        with _noticing_gone(query):
+            async with self.conn.cursor(binary=True, row_factory=tuple_row) as cursor:
+                await cursor.execute(self._dialect[query], _given(query, args), prepare=self._prepare)
+                return await cursor.fetchall()
 
     async def execute(self, query: str, /, **args: Any) -> None:
-        async with self.conn.cursor() as cursor:
-            await cursor.execute(self._dialect[query], _given(query, args), prepare=self._prepare)
+        with _noticing_gone(query):
+            async with self.conn.cursor() as cursor:
+                await cursor.execute(self._dialect[query], _given(query, args), prepare=self._prepare)
 
     async def load(self, query: str, rows: Sequence[Named], /) -> None:
         if rows:
-            await self.execute(query, **columns(rows))
+            await self.execute(query, **of_rows(rows))
 
     async def insert(self, addition: Put | PutWrites) -> Outcome:
         return _settled((await _store_all(self, [addition]))[0])
@@ -134,6 +140,16 @@ class LoopTx:
         async with self.conn.cursor(binary=True, row_factory=tuple_row) as cursor:
             await cursor.execute(self._dialect[statement.query], statement.args, prepare=self._prepare)
             return await cursor.fetchall() if cursor.description else []
+
+
+@contextmanager
+def _noticing_gone(query: str) -> Iterator[None]:
+    try:
+        yield
+    except errors.UndefinedTable as exc:
+        if query.startswith("official"):
+            raise TableGone(query) from exc
+        raise
 
 
 def _in_transaction(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
@@ -182,7 +198,7 @@ class ScriptTx:
 
     async def load(self, query: str, rows: Sequence[Named], /) -> None:
         if rows:
-            await self.execute(query, **columns(rows))
+            await self.execute(query, **of_rows(rows))
 
     async def insert(self, addition: Put | PutWrites) -> Outcome:
         raise CheckpointerError(STATEMENT_MODE)

@@ -43,6 +43,8 @@ class PostgresSaver(Saver):
             warning, "raise" raises `DeletedError`.
         history: "all" keeps every checkpoint; "latest" only what is needed to go on: a put takes away the checkpoint
             that it goes on from, with the subgraphs that this called.
+        adopt: read the threads that the official saver has left in the same database, where the search path finds its
+            tables, as if they were ours. They are looked for once, by the first operation, and again after `setup`.
         observer: what to log, or measure, of operations; `Observer()` unless given.
         retry_for: for how many seconds an operation whose connection was lost, or that met a deadlock, is repeated on
             another connection; then `UnavailableError`. Repeating is safe: what was stored already is recognised. 0
@@ -67,12 +69,15 @@ class PostgresSaver(Saver):
         fence: bool = False,
         late: str = "drop",
         history: str = "all",
+        adopt: bool = True,
         observer: Observer | None = None,
         retry_for: float = 30.0,
         response_timeout: float | None = 60.0,
         **options: Any,
     ) -> None:
-        super().__init__(serde=serde, cache=cache, fence=fence, late=late, history=history, observer=observer)
+        super().__init__(
+            serde=serde, cache=cache, fence=fence, late=late, history=history, adopt=adopt, observer=observer
+        )
         _check(conn, (Connection, ConnectionPool), pipe, options)
         owned = isinstance(conn, str)
         self.conn: SyncConn = blocking_pool(conn, options) if isinstance(conn, str) else conn
@@ -103,6 +108,7 @@ class PostgresSaver(Saver):
             SchemaError: if the database is newer than this package, or something is missing and cannot be made; it says
                 what.
         """
+        self._adoption.forget()
         if create:
             self._engine.setup()
         else:
@@ -128,8 +134,8 @@ class AsyncPostgresSaver(Saver):
     Args:
         conn: a psycopg async connection or pool (used as it comes and never closed here), or a connection string, for
             which a pool is opened here: use the saver as an async context manager then, or `aclose` it.
-        pipe, serde, schema, prefix, cache, fence, late, history, observer, retry_for, response_timeout, options: as for
-            `PostgresSaver`.
+        pipe, serde, schema, prefix, cache, fence, late, history, adopt, observer, retry_for, response_timeout,
+            options: as for `PostgresSaver`.
     """
 
     _system = "postgresql"
@@ -146,12 +152,15 @@ class AsyncPostgresSaver(Saver):
         fence: bool = False,
         late: str = "drop",
         history: str = "all",
+        adopt: bool = True,
         observer: Observer | None = None,
         retry_for: float = 30.0,
         response_timeout: float | None = 60.0,
         **options: Any,
     ) -> None:
-        super().__init__(serde=serde, cache=cache, fence=fence, late=late, history=history, observer=observer)
+        super().__init__(
+            serde=serde, cache=cache, fence=fence, late=late, history=history, adopt=adopt, observer=observer
+        )
         _check(conn, (AsyncConnection, AsyncConnectionPool), pipe, options)
         owned = isinstance(conn, str)
         self.conn: AsyncConn = loop_pool(conn, options) if isinstance(conn, str) else conn
@@ -177,6 +186,7 @@ class AsyncPostgresSaver(Saver):
 
     async def setup(self, *, create: bool = True) -> None:
         """As `PostgresSaver.setup`."""
+        self._adoption.forget()
         await self._looping.setup(create)
 
     ddl = staticmethod(PostgresSaver.ddl)

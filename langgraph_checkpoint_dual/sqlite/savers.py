@@ -60,6 +60,8 @@ class SqliteSaver(_SqliteSaver):
             warning, "raise" raises `DeletedError`.
         history: "all" keeps every checkpoint; "latest" only what is needed to go on: a put takes away the checkpoint
             that it goes on from, with the subgraphs that this called.
+        adopt: read the threads that the official saver has left in the same database as if they were ours. They are
+            looked for once, by the first operation, and again after `setup`.
         observer: what to log, or measure, of operations; `Observer()` unless given.
     """
 
@@ -77,9 +79,12 @@ class SqliteSaver(_SqliteSaver):
         fence: bool = False,
         late: str = "drop",
         history: str = "all",
+        adopt: bool = True,
         observer: Observer | None = None,
     ) -> None:
-        super().__init__(serde=serde, cache=cache, fence=fence, late=late, history=history, observer=observer)
+        super().__init__(
+            serde=serde, cache=cache, fence=fence, late=late, history=history, adopt=adopt, observer=observer
+        )
         self.conn = conn
         self._backend = _engine(conn, prefix=prefix, timeout=timeout, synchronous=synchronous)
         self._blocking, self._looping = self._backend, LoopFace(self._backend)
@@ -100,6 +105,7 @@ class SqliteSaver(_SqliteSaver):
         Raises:
             SchemaError: if the database is newer than this package, or something is missing and cannot be made.
         """
+        self._adoption.forget()
         if create:
             self._backend.setup()
         else:
@@ -127,7 +133,7 @@ class AsyncSqliteSaver(_SqliteSaver):
     Args:
         conn: an `aiosqlite.Connection` (used as it comes and never closed here), or the path of a file, or
             `":memory:"`. A path is opened here, without aiosqlite: use the saver as a context manager, or `aclose` it.
-        serde, prefix, timeout, synchronous, cache, fence, late, history, observer: as for `SqliteSaver`.
+        serde, prefix, timeout, synchronous, cache, fence, late, history, adopt, observer: as for `SqliteSaver`.
     """
 
     def __init__(
@@ -142,9 +148,12 @@ class AsyncSqliteSaver(_SqliteSaver):
         fence: bool = False,
         late: str = "drop",
         history: str = "all",
+        adopt: bool = True,
         observer: Observer | None = None,
     ) -> None:
-        super().__init__(serde=serde, cache=cache, fence=fence, late=late, history=history, observer=observer)
+        super().__init__(
+            serde=serde, cache=cache, fence=fence, late=late, history=history, adopt=adopt, observer=observer
+        )
         self.conn = conn
         self._looping: LoopFace | AiosqliteFace
         if isinstance(conn, aiosqlite.Connection):
@@ -163,6 +172,7 @@ class AsyncSqliteSaver(_SqliteSaver):
 
     async def setup(self, *, create: bool = True) -> None:
         """As `SqliteSaver.setup`."""
+        self._adoption.forget()
         if create:
             await self._looping.setup()
         else:

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from langgraph_checkpoint_dual.core.queries import INDEXES, TABLES, Queries, fill
 from langgraph_checkpoint_dual.core.rows import Guard, Named, Outcome, Put, PutWrites
-from langgraph_checkpoint_dual.core.tx import Row, Tx
+from langgraph_checkpoint_dual.core.tx import Row, TableGone, Tx
 
 Work: TypeAlias = Callable[[Tx], Awaitable[Any]]
 
@@ -23,6 +23,7 @@ class SqliteTx:
         try:
             return self._cursor().execute(self._queries[query], args).fetchall()
         except sqlite3.OperationalError as exc:
+            _notice_gone(query, exc)
             if "decode" not in str(exc):
                 raise
         # Damaged text: its checksum says more than an error about UTF-8.
@@ -36,8 +37,12 @@ class SqliteTx:
         if query.startswith("ddl "):
             self._cursor().execute(fill(query[4:], self._names))
             return
-        for statement in self._queries[query].split(";\n"):
-            self._cursor().execute(statement, args)
+        try:
+            for statement in self._queries[query].split(";\n"):
+                self._cursor().execute(statement, args)
+        except sqlite3.OperationalError as exc:
+            _notice_gone(query, exc)
+            raise
 
     async def load(self, query: str, rows: Sequence[Named], /) -> None:
         self._many(query, rows)
@@ -71,6 +76,11 @@ class SqliteTx:
         cursor = self._conn.cursor()
         cursor.row_factory = None  # whatever the user's connection makes of rows
         return cursor
+
+
+def _notice_gone(query: str, exc: sqlite3.OperationalError) -> None:
+    if query.startswith("official") and "no such table" in str(exc):
+        raise TableGone(query) from exc
 
 
 def _damaged_text(data: bytes) -> str:
