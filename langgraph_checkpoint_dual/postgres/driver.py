@@ -33,6 +33,8 @@ from langgraph_checkpoint_dual.postgres.sessions import (
     Limits,
     LoopSessions,
     SyncConn,
+    loop_transaction,
+    transaction,
 )
 from langgraph_checkpoint_dual.postgres.statements import (
     Addition,
@@ -82,7 +84,7 @@ class BlockingTx:
 
     async def whole(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do some work in a transaction."""
-        with self.conn.transaction():
+        with transaction(self.conn):
             return await work()
 
     async def send(self, script: bytes) -> None:
@@ -129,7 +131,7 @@ class LoopTx:
 
     async def whole(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do some work in a transaction."""
-        async with self.conn.transaction():
+        async with loop_transaction(self.conn):
             return await work()
 
     async def send(self, script: bytes) -> None:

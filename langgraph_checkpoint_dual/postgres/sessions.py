@@ -23,7 +23,8 @@ from contextlib import (
 from typing import Any, NamedTuple, TypeAlias
 from weakref import WeakSet
 
-from psycopg import AsyncConnection, AsyncPipeline, Connection, Error, OperationalError, Pipeline
+from psycopg import AsyncConnection, AsyncPipeline, Connection, Error, IsolationLevel, OperationalError, Pipeline
+from psycopg.pq import TransactionStatus
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
 from langgraph_checkpoint_dual import observing
@@ -42,6 +43,8 @@ STATEMENT_MODE = (
 )
 _POOL_FAILURES = (PoolTimeout, TooManyRequests, PoolClosed)
 _PING_SECONDS = 1.0
+_LATEST = (None, IsolationLevel.READ_COMMITTED)
+_SEE_THE_LATEST = b"SET TRANSACTION ISOLATION LEVEL READ COMMITTED"
 _BUSY = (
     "no connection of the pool became free in time ({}); give the pool more connections (max_size) or a longer timeout"
 )
@@ -276,8 +279,35 @@ def _explained(failure: OperationalError) -> CheckpointerError:
 
 
 def _transaction_of(conn: Connection[Any]) -> AbstractContextManager[Any]:
-    return nullcontext() if conn.autocommit else conn.transaction()
+    if conn.autocommit:
+        return nullcontext()
+    return conn.transaction() if conn.isolation_level in _LATEST else transaction(conn)
 
 
 def _loop_transaction_of(conn: AsyncConnection[Any]) -> AbstractAsyncContextManager[Any]:
-    return nullcontext() if conn.autocommit else conn.transaction()
+    if conn.autocommit:
+        return nullcontext()
+    return conn.transaction() if conn.isolation_level in _LATEST else loop_transaction(conn)
+
+
+@contextmanager
+def transaction(conn: Connection[Any]) -> Iterator[None]:
+    """A transaction that sees what was committed before each of its statements, or a savepoint of the one that is open.
+
+    Who has waited for a lock must see what its holder did, however the connection or its role is set.
+    """
+    is_outermost = conn.info.transaction_status == TransactionStatus.IDLE
+    with conn.transaction():
+        if is_outermost:
+            conn.execute(_SEE_THE_LATEST, prepare=False)
+        yield
+
+
+@asynccontextmanager
+async def loop_transaction(conn: AsyncConnection[Any]) -> AsyncIterator[None]:
+    """As `transaction`."""
+    is_outermost = conn.info.transaction_status == TransactionStatus.IDLE
+    async with conn.transaction():
+        if is_outermost:
+            await conn.execute(_SEE_THE_LATEST, prepare=False)
+        yield
