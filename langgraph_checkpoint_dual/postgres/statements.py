@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from psycopg import errors, sql
-from psycopg.types.numeric import Int8
 
 from langgraph_checkpoint_dual.core.queries import INDEXES, TABLES, Queries, fill
 from langgraph_checkpoint_dual.core.rows import CheckpointRow, Guard, Named, Outcome, Put, PutWrites
 from langgraph_checkpoint_dual.core.tx import Row
+from langgraph_checkpoint_dual.postgres.arrays import Texts, columns
 
 PACKAGE = "langgraph_checkpoint_dual.postgres"
 Addition: TypeAlias = Put | PutWrites
@@ -101,9 +101,9 @@ def _of_puts(puts: list[tuple[int, Put]]) -> Statement:
         for place, (_, put) in enumerate(puts, 1)
         for item in put.items
     ]
-    args = _columns(CheckpointRow._fields, [put.row for _, put in puts])
-    args.update(_columns(_ITEM_COLUMNS, items))
-    args.update(_columns(_THREAD_COLUMNS, [put.thread[1:] if put.thread else _NO_THREAD for _, put in puts]))
+    args = columns(CheckpointRow._fields, [put.row for _, put in puts])
+    args.update(columns(_ITEM_COLUMNS, items))
+    args.update(columns(_THREAD_COLUMNS, [put.thread[1:] if put.thread else _NO_THREAD for _, put in puts]))
     args.update(_guards([put.guard for _, put in puts]))
     return Statement("put", args, [at for at, _ in puts])
 
@@ -114,52 +114,23 @@ def _of_writes(writes: list[tuple[int, PutWrites]]) -> Statement:
         for place, (_, one) in enumerate(writes, 1)
         for row in one.rows
     ]
-    args = _columns(_WRITE_COLUMNS, rows)
-    args["thread_id"] = [one.thread_id for _, one in writes]
+    args = columns(_WRITE_COLUMNS, rows)
+    args["thread_id"] = Texts([one.thread_id for _, one in writes])
     args.update(_guards([one.guard for _, one in writes]))
     return Statement("put_writes", args, [at for at, _ in writes])
 
 
-def _guards(guards: Sequence[Guard | None]) -> dict[str, list[Any]]:
-    return {
-        "guard_ns": [guard.checkpoint_ns if guard else "" for guard in guards],
-        "guard_id": [guard.checkpoint_id if guard else "" for guard in guards],
-        "guard_slots": [guard.slots or b"" if guard else b"" for guard in guards],
-    }
+def _guards(guards: Sequence[Guard | None]) -> dict[str, Any]:
+    return columns(("guard_ns", "guard_id", "guard_slots"), [guard or _NO_GUARD for guard in guards])
 
 
-def columns(rows: Sequence[Named]) -> dict[str, list[Any]]:
+def of_rows(rows: Sequence[Named]) -> dict[str, Any]:
     """Rows of one kind as one array a column."""
-    return _columns(rows[0]._fields, rows)
-
-
-def _columns(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> dict[str, list[Any]]:
-    columns: list[Any] = list(zip(*rows, strict=True)) if rows else [()] * len(names)
-    return {name: _column(name, column) for name, column in zip(names, columns, strict=True)}
-
-
-def _column(name: str, values: Sequence[Any]) -> list[Any]:
-    """A column as an array whose type does not depend on its values: a prepared statement is one for its types."""
-    if name in _NUMBERS:
-        return [Int8(value) for value in values]
-    if name in _NULLABLE:
-        empty = _NULLABLE[name]
-        return [empty if value is None else value for value in values]
-    return list(values)
+    return columns(rows[0]._fields, rows)
 
 
 _ITEM_COLUMNS = ("item_place", "item_channel", "item_seq", "item_added_at", "item_checksum", "item_data")
 _WRITE_COLUMNS = ("write_place", "task_id", "idx", "task_path", "channel", "data", "replace")
 _THREAD_COLUMNS = ("at", "user_id", "title", "run_metadata")
+_NO_GUARD = ("", "", b"")
 _NO_THREAD = (0, None, None, "{}")
-_NUMBERS = {
-    "idx", "item_place", "item_seq", "item_added_at", "item_checksum", "write_place", "replace", "at",
-    "seq", "added_at", "checksum", "created_at", "updated_at",
-}  # fmt: skip
-_NULLABLE: dict[str, str | bytes] = {
-    "parent_checkpoint_id": "",
-    "run_id": "",
-    "metadata_exact": b"",
-    "user_id": "",
-    "title": "",
-}

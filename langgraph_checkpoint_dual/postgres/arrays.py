@@ -1,0 +1,103 @@
+"""Rows as one array a column, and arrays as bytes: psycopg's way looks at each element, which costs more than all else.
+
+The classes of arrays have their type in the database from their class and not from their elements, so that a prepared
+statement is one for all values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from struct import Struct
+from typing import Any, ClassVar
+from weakref import WeakSet
+
+from psycopg.abc import AdaptContext
+from psycopg.adapt import Dumper
+from psycopg.pq import Format
+
+_HEAD = Struct("!iiIii")
+_EMPTY = Struct("!iiI")
+_SIZE = Struct("!i")
+_NUMBER = Struct("!iq")
+
+
+class Texts(list[str]):
+    """A `text[]`."""
+
+
+class Blobs(list[bytes]):
+    """A `bytea[]`."""
+
+
+class Numbers(list[int]):
+    """A `bigint[]`."""
+
+
+class _ArrayDumper(Dumper):
+    """An array without NULL in binary form."""
+
+    format = Format.BINARY
+    element: ClassVar[int]
+
+    def dump(self, obj: Any) -> bytes:
+        if not obj:
+            return _EMPTY.pack(0, 0, self.element)
+        return _HEAD.pack(1, 0, self.element, len(obj), 1) + b"".join(self.parts(obj))
+
+    def parts(self, obj: Any) -> list[bytes]:
+        """Each element with its length in front."""
+        return [part for data in obj for part in (_SIZE.pack(len(data)), data)]
+
+
+class _TextsDumper(_ArrayDumper):
+    oid, element = 1009, 25
+
+    def __init__(self, cls: type, context: AdaptContext | None = None) -> None:
+        super().__init__(cls, context)
+        self._encoding = self.connection.info.encoding if self.connection else "utf-8"
+
+    def parts(self, obj: Any) -> list[bytes]:
+        return super().parts([text.encode(self._encoding) for text in obj])
+
+
+class _BlobsDumper(_ArrayDumper):
+    oid, element = 1001, 17
+
+
+class _NumbersDumper(_ArrayDumper):
+    oid, element = 1016, 20
+
+    def parts(self, obj: Any) -> list[bytes]:
+        return [_NUMBER.pack(8, number) for number in obj]
+
+
+_registered: WeakSet[AdaptContext] = WeakSet()
+
+
+def register(conn: AdaptContext) -> None:
+    """Make a connection know the arrays."""
+    if conn not in _registered:
+        for array, dumper in ((Texts, _TextsDumper), (Blobs, _BlobsDumper), (Numbers, _NumbersDumper)):
+            conn.adapters.register_dumper(array, dumper)
+        _registered.add(conn)
+
+
+def columns(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
+    """Rows as one array a column; empty stands for NULL."""
+    found: list[Any] = list(zip(*rows, strict=True)) if rows else [()] * len(names)
+    return {name: _column(name, values) for name, values in zip(names, found, strict=True)}
+
+
+def _column(name: str, values: Sequence[Any]) -> Texts | Blobs | Numbers:
+    if name in _NUMBERS:
+        return Numbers(values)
+    if name in _BLOBS:
+        return Blobs([value or b"" for value in values])
+    return Texts([value or "" for value in values])
+
+
+_NUMBERS = {
+    "idx", "item_place", "item_seq", "item_added_at", "item_checksum", "write_place", "replace", "at",
+    "seq", "added_at", "checksum", "created_at", "updated_at",
+}  # fmt: skip
+_BLOBS = {"checkpoint", "slots", "metadata_exact", "guard_slots", "item_data", "data"}
