@@ -23,7 +23,9 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from typing_extensions import Self
 
 from langgraph_checkpoint_dual.cache import Cache
+from langgraph_checkpoint_dual.conversation import Conversation, view_of
 from langgraph_checkpoint_dual.core import history, threads
+from langgraph_checkpoint_dual.core.deltas import Reducer
 from langgraph_checkpoint_dual.core.listing import Listing, listing
 from langgraph_checkpoint_dual.core.official import Adopting, Adoption
 from langgraph_checkpoint_dual.core.store import LATE, Rules, Store
@@ -96,6 +98,29 @@ class Saver(BaseCheckpointSaver[str]):
     def threads(self) -> Threads:
         """The registry of threads: list, count, name and delete them without a look at their state."""
         return Threads(self._store, self._whole_blocking, self._whole_looping)
+
+    def messages(
+        self,
+        thread_id: Any,
+        *,
+        channel: str = "messages",
+        checkpoint_id: str | None = None,
+        reducer: Reducer | None = None,
+    ) -> Conversation:
+        """The messages of a thread: pages of them, the last ones, figures, and new ones, without a graph.
+
+        Args:
+            thread_id: the thread, or a config, which may also name a namespace and a checkpoint; what the config says
+                besides becomes metadata of what is appended.
+            channel: the channel that holds the list of messages.
+            checkpoint_id: the checkpoint to look at; the latest unless given.
+            reducer: what the channel's `DeltaChannel` has, if it is one and has not LangGraph's reducer of messages.
+
+        Raises:
+            ConfigError: if an id cannot be used.
+        """
+        config, view = view_of(thread_id, channel, checkpoint_id, reducer)
+        return Conversation(self._store, self._blocking, self._looping, config, view, self.get_next_version)
 
     def _seen(self, subject: Any, work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
         return self._observer.observed(self._system, subject, work)

@@ -233,7 +233,7 @@ class Planner:
         check = before.check
         for typed in new:
             check = crc32(typed, check)
-        placed = _joined((first if first >= 0 else start - 1 - first, count) for first, count in ranges)
+        placed = joined((first if first >= 0 else start - 1 - first, count) for first, count in ranges)
         manifest = Manifest(before.kind, start + len(new), check, placed)
         return Planned(Stored(manifest), list(enumerate(new, start)), True)
 
@@ -401,7 +401,7 @@ def cut(ranges: Iterable[Range], start: int, stop: int) -> list[Range]:
     return found
 
 
-def _joined(ranges: Iterable[Range]) -> tuple[Range, ...]:
+def joined(ranges: Iterable[Range]) -> tuple[Range, ...]:
     """The same numbers in the same order, in as few ranges as possible."""
     found: list[Range] = []
     for start, count in ranges:

@@ -50,12 +50,20 @@ class Tx(Protocol):
         ...
 
 
-class Database(Protocol):
-    """Where an operation runs: the effects that the core may have."""
+class Reads(Protocol):
+    """Where an operation runs that only reads."""
 
     async def read(self, look: Callable[[Tx], Awaitable[T]]) -> T:
         """Run `look` on a connection that need not be able to write."""
         ...
+
+    async def compute(self, weight: int, work: Callable[[], T]) -> T:
+        """Run pure work on about `weight` bytes of data, off the event loop if that is worth it."""
+        ...
+
+
+class Database(Reads, Protocol):
+    """Where an operation runs: the effects that the core may have."""
 
     async def change(self, edit: Callable[[Tx], Awaitable[T]]) -> T:
         """Run `edit` in a transaction of its own; it is committed when this returns, or nothing happened."""
@@ -63,10 +71,6 @@ class Database(Protocol):
 
     async def append(self, addition: Put | PutWrites) -> Outcome:
         """Store one addition, durably and whole. Concurrent additions may share a transaction, never a failure."""
-        ...
-
-    async def compute(self, weight: int, work: Callable[[], T]) -> T:
-        """Run pure work on about `weight` bytes of data, off the event loop if that is worth it."""
         ...
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from langgraph_checkpoint_dual.errors import DecodeError, EncodeError
 from langgraph_checkpoint_dual.images import is_message, load
@@ -87,6 +88,11 @@ def split(typed: bytes) -> tuple[str, bytes]:
 def is_direct(serde: SerializerProtocol) -> bool:
     """Whether messages may be stored as their images, past this serializer."""
     return type(serde) is Serializer and serde.is_plain
+
+
+def is_readable(serde: SerializerProtocol) -> bool:
+    """Whether a text in a value is a text in the bytes that this serializer makes of it."""
+    return type(serde) in (Serializer, JsonPlusSerializer)
 
 
 def is_trusted(serde: SerializerProtocol) -> bool:

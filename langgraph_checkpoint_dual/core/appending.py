@@ -1,0 +1,408 @@
+"""Adding messages to a thread without its graph: a checkpoint as `update_state` writes it, at the price of what is new.
+
+The contract:
+
+1. What is added means what LangGraph's `add_messages` means, which is asked about just those stored messages that the
+   new ones name. Which these are the database finds out, unless the serializer hides the ids; then all are read.
+2. The new checkpoint takes over the slots of the one that it goes on from, unread; only the channel's differs. The
+   channel gets a new version, all else of the checkpoint stays, so the same nodes are due after it as before.
+3. All of it happens in one transaction, in which nobody else can put to the thread: of several that append at once each
+   is kept.
+4. For a delta channel the messages are also stored as a pending write of the checkpoint gone on from, in the same
+   transaction: that is where the channel is rebuilt from. Where that checkpoint has pending writes of the channel
+   already, or other children, a rebuild would mix them up, so the whole list is stored with the new one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime, timezone
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
+from uuid import UUID, uuid4
+
+from langchain_core.messages import (
+    BaseMessage,
+    BaseMessageChunk,
+    RemoveMessage,
+    convert_to_messages,
+    message_chunk_to_message,
+)
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import CheckpointMetadata
+from langgraph.checkpoint.base.id import uuid6
+
+from langgraph_checkpoint_dual import observing
+from langgraph_checkpoint_dual.core import values
+from langgraph_checkpoint_dual.core.address import Address, config_of
+from langgraph_checkpoint_dual.core.checkpoints import Loaded, checkpoint_row, write_row
+from langgraph_checkpoint_dual.core.conversations import ListedItems, Spot, View, not_a_list, value_at
+from langgraph_checkpoint_dual.core.deltas import is_snapshot, rebuilt, snapshot
+from langgraph_checkpoint_dual.core.items import LIST, Inline, Manifest, Planned, Planner, Range, Slot, cut
+from langgraph_checkpoint_dual.core.metadata import merged_metadata
+from langgraph_checkpoint_dual.core.registry import thread_row
+from langgraph_checkpoint_dual.core.rows import Guard, Outcome, Put, PutWrites, size_of
+from langgraph_checkpoint_dual.core.store import ATTEMPTS, Store, item_rows
+from langgraph_checkpoint_dual.core.text import escape, unescape
+from langgraph_checkpoint_dual.core.times import micros_of
+from langgraph_checkpoint_dual.core.trimming import Succession, succession, trim
+from langgraph_checkpoint_dual.core.tx import Database, Reads, Tx, stored
+from langgraph_checkpoint_dual.core.versions import highest_version
+from langgraph_checkpoint_dual.errors import CheckpointerError, ConfigError, EncodeError
+
+T = TypeVar("T")
+NextVersion: TypeAlias = Callable[[Any, None], Any]
+_COUNTERS = "counters_since_delta_snapshot"
+_FORMAT = 4
+"""LangGraph's version of the format of checkpoints."""
+_REMOVE_ALL = "__remove_all__"
+_UNREADABLE = (ValueError, TypeError, KeyError, NotImplementedError)
+
+
+class _New(NamedTuple):
+    """Messages to add. `named` are the ids that they came with; the others have got one just now."""
+
+    messages: list[BaseMessage]
+    named: frozenset[str]
+
+
+class _Base(NamedTuple):
+    """The checkpoint to go on from; `None` if the thread has none. `is_latest` tells whether it has no later one."""
+
+    checkpoint: Loaded | None
+    is_latest: bool
+
+
+class _Edit(NamedTuple):
+    """How the channel will be stored: its slot and new items, or for a delta channel no slot but a pending write."""
+
+    slot: Slot | None
+    items: Sequence[tuple[int, bytes]] = ()
+    counts: bool = False
+    """Whether delta channels count this update: the list is to be rebuilt from writes."""
+    is_snapshot: bool = False
+    """Whether a delta channel is stored whole."""
+
+
+async def append(
+    store: Store, db: Database, view: View, config: RunnableConfig, given: Any, next_version: NextVersion
+) -> RunnableConfig:
+    """Add messages after the view's checkpoint. Returns the config of the new one.
+
+    Raises:
+        ConfigError: if there are no messages in what is given, or they cannot be added there.
+        EncodeError: if one cannot be stored.
+    """
+    new = _coerced(given)
+    fresh = False
+    for _ in range(ATTEMPTS):
+        planner = Planner(
+            partial(values.encode, store.serde),
+            trusted=values.is_trusted(store.serde),
+            direct=values.is_direct(store.serde),
+            fresh=fresh,
+        )
+        made: list[Put] = []
+        insert = partial(_insert, store, view, config, planner, new, next_version, made)
+        outcome = await stored(db.change, insert)
+        if outcome is Outcome.STORED:
+            observing.stored(size_of(made[-1]))
+            configurable = config["configurable"]
+            ns, checkpoint_id = configurable.get("checkpoint_ns") or "", unescape(made[-1].row.checkpoint_id)
+            return config_of(configurable["thread_id"], ns, checkpoint_id)
+        fresh = outcome is Outcome.SEQ_TAKEN
+    raise CheckpointerError(f"the messages could not be stored in {ATTEMPTS} attempts: others kept changing the thread")
+
+
+class _Within:
+    """A transaction as the database of the reads in it."""
+
+    def __init__(self, tx: Tx) -> None:
+        self._tx = tx
+
+    async def read(self, look: Callable[[Tx], Awaitable[T]]) -> T:
+        return await look(self._tx)
+
+    async def compute(self, weight: int, work: Callable[[], T]) -> T:
+        return work()
+
+
+async def _insert(
+    store: Store,
+    view: View,
+    config: RunnableConfig,
+    planner: Planner,
+    new: _New,
+    next_version: NextVersion,
+    made: list[Put],
+    tx: Tx,
+) -> Outcome:
+    """Plan and store the new checkpoint, which is the last one `made`, while nobody else puts to the thread."""
+    await tx.execute("lock_thread", thread_id=view.address.thread_id)
+    base = await _base(store, view, tx)
+    try:
+        edit = await _edited(store, _Within(tx), view, planner, base, new)
+        writes, put, over = _additions(store, view, config, base, edit, new, next_version)
+    except EncodeError as exc:
+        raise exc.in_channel(view.channel) from exc
+    made.append(put)
+    outcome = Outcome.STORED if writes is None else await tx.insert(writes)
+    if outcome is Outcome.STORED:
+        outcome = await tx.insert(put)
+    if outcome is Outcome.STORED and over is not None:
+        await trim(store.serde, put.row, over, tx)
+    return outcome
+
+
+def _coerced(given: Any) -> _New:
+    """What is given as messages, each with an id, as `add_messages` takes and names them."""
+    listed = given if isinstance(given, list) else [given]
+    try:
+        found = [message_chunk_to_message(cast(BaseMessageChunk, one)) for one in convert_to_messages(listed)]
+    except _UNREADABLE as exc:
+        raise ConfigError(
+            "append takes a message, a pair of role and text, a dict or a text, or a list of these, "
+            f"not a {type(given).__name__}: {exc}"
+        ) from exc
+    if not found:
+        raise ConfigError("there is no message to append")
+    named = frozenset(message.id for message in found if message.id is not None)
+    for message in found:
+        if message.id is None:
+            message.id = str(uuid4())
+    return _New(found, named)
+
+
+async def _base(store: Store, view: View, tx: Tx) -> _Base:
+    """The checkpoint of the view, with its pending writes.
+
+    Raises:
+        ConfigError: if the view names one that is not there.
+    """
+    where = {key: value for key, value in view.address._asdict().items() if value is not None}
+    found = await store.load_rows(tx, await tx.fetch(f"page where {' and '.join(where)}", limit=1, **where))
+    if view.address.checkpoint_id is None:
+        return _Base(found[0] if found else None, True)
+    if not found:
+        raise ConfigError(f"there is no checkpoint {unescape(view.address.checkpoint_id)!r} to append to")
+    head = await _head(tx, view.address)
+    return _Base(found[0], head == view.address.checkpoint_id)
+
+
+async def _head(tx: Tx, at: Address) -> str | None:
+    rows = await tx.fetch("head", thread_id=at.thread_id, checkpoint_ns=at.checkpoint_ns)
+    return rows[0][0] if rows else None
+
+
+# --- The list ---
+
+
+async def _edited(store: Store, db: Reads, view: View, planner: Planner, base: _Base, new: _New) -> _Edit:
+    """The channel with the new messages, for each way in which it may be stored."""
+    loaded = base.checkpoint
+    if loaded is None:
+        return _planned(planner, [], new)
+    slot = loaded.slots.get(view.channel)
+    if isinstance(slot, Manifest) and slot.kind == LIST:
+        listed = ListedItems(store, view.channel, Spot(loaded.address, loaded.sealed_slots, slot), slot)
+        return await _extended(store, db, planner, listed, new)
+    if slot is None:
+        was_written = view.channel in loaded.checkpoint["channel_versions"]
+        return await _rebuilt(store, db, view, planner, base, new) if was_written else _planned(planner, [], new)
+    value = await value_at(store, db, view, Spot(loaded.address, loaded.sealed_slots, slot), slot)
+    if is_snapshot(value):
+        return await _rebuilt(store, db, view, planner, base, new)
+    if not isinstance(value, list):
+        raise not_a_list(view, value)
+    return _planned(planner, value, new)
+
+
+def _planned(planner: Planner, before: list[Any], new: _New) -> _Edit:
+    plan = planner.plan(_merged(before, new), None)
+    return _Edit(plan.stored.slot, plan.items)
+
+
+async def _rebuilt(store: Store, db: Reads, view: View, planner: Planner, base: _Base, new: _New) -> _Edit:
+    """A delta channel: it is rebuilt from writes, unless there are writes that do not lead here."""
+    loaded = base.checkpoint
+    assert loaded is not None
+    if base.is_latest and all(channel != view.channel for _, channel, _ in loaded.writes):
+        return _Edit(None, counts=True)
+    parts = await rebuilt(store, db, loaded.address, view.channel, view.reducer)
+    plan = planner.plan(snapshot(view.reducer([part.value for part in parts], [new.messages])), None)
+    return _Edit(plan.stored.slot, plan.items, is_snapshot=True)
+
+
+async def _extended(store: Store, db: Reads, planner: Planner, listed: ListedItems, new: _New) -> _Edit:
+    """A list of items: only messages that the new ones name are read."""
+    if any(isinstance(one, RemoveMessage) and one.id == _REMOVE_ALL for one in new.messages):
+        return _planned(planner, [], new)
+    found = await _named(store, db, listed, new.named) if new.named else []
+    merged = _merged([message for _, message in found], new)
+    gone = {message.id for _, message in found} - {message.id for message in merged}
+    left = [(place, message) for place, message in found if message.id not in gone]
+    replaced = {
+        place: now for (place, message), now in zip(left, merged[: len(left)], strict=True) if now is not message
+    }
+    changes = {**{place: None for place, message in found if message.id in gone}, **replaced}
+    plan = _plan(planner, listed.manifest, changes, merged[len(left) :])
+    slot = plan.stored.slot
+    if isinstance(slot, Manifest) and not slot.ranges:
+        slot = Inline(values.encode(store.serde, []))
+    return _Edit(slot, plan.items)
+
+
+def _plan(planner: Planner, manifest: Manifest, changes: Mapping[int, BaseMessage | None], added: list[Any]) -> Planned:
+    """A list in which some places hold another message, or none (`None`), and to which some are added."""
+    ranges: list[Range] = []
+    parts: list[BaseMessage] = []
+    done = 0
+    for place in sorted(changes):
+        ranges += cut(manifest.ranges, done, place)
+        message = changes[place]
+        if message is not None:
+            parts.append(message)
+            ranges.append((-len(parts), 1))
+        done = place + 1
+    ranges += cut(manifest.ranges, done, sum(count for _, count in manifest.ranges))
+    for message in added:
+        parts.append(message)
+        ranges.append((-len(parts), 1))
+    return planner.edit(manifest, ranges, parts)
+
+
+def _merged(before: list[Any], new: _New) -> list[BaseMessage]:
+    from langgraph.graph.message import add_messages  # it takes half a second to import
+
+    try:
+        return cast("list[BaseMessage]", add_messages(before, cast(Any, list(new.messages))))
+    except ValueError as exc:
+        raise ConfigError(str(exc)) from exc
+
+
+async def _named(store: Store, db: Reads, listed: ListedItems, ids: frozenset[str]) -> list[tuple[int, BaseMessage]]:
+    """The stored messages that have one of these ids, and their places."""
+    if values.is_readable(store.serde) and all(one.isascii() and one.isprintable() for one in ids):
+        places = listed.places(await db.read(partial(_holding, listed, ids)))
+    else:
+        places = list(range(listed.count))
+    found: list[tuple[int, BaseMessage]] = []
+    for start in range(0, len(places), ListedItems.LARGEST_READ):
+        some = places[start : start + ListedItems.LARGEST_READ]
+        for place, part in zip(some, await listed.parts_at(db, some), strict=True):
+            if getattr(part.value, "id", None) in ids:
+                found.append((place, part.value))
+    return found
+
+
+async def _holding(listed: ListedItems, ids: frozenset[str], tx: Tx) -> list[int]:
+    """The numbers of the items whose bytes hold one of these ids somewhere."""
+    rows = await tx.fetch("items_holding", ranges=listed.keys(), texts=json.dumps(sorted(ids)))
+    return [row[0] for row in rows]
+
+
+# --- The checkpoint ---
+
+
+def _additions(
+    store: Store, view: View, config: RunnableConfig, base: _Base, edit: _Edit, new: _New, next_version: NextVersion
+) -> tuple[PutWrites | None, Put, Succession | None]:
+    """What to store: the new checkpoint, for a delta channel a pending write before it, and what goes for it."""
+    loaded = base.checkpoint
+    parent = view.address._replace(checkpoint_id=loaded.address.checkpoint_id if loaded else None)
+    metadata = _metadata(loaded, view.channel, edit)
+    checkpoint_id = _id_after(loaded, metadata["step"])
+    body = _body(loaded, view.channel, next_version)
+    slots = dict(loaded.slots) if loaded else {}
+    slots.pop(view.channel, None)
+    if edit.slot is not None:
+        slots[view.channel] = edit.slot
+    merged = merged_metadata(config, cast(CheckpointMetadata, metadata))
+    over = _succession(store, parent, checkpoint_id, body, slots, merged, view.channel if edit.is_snapshot else None)
+    own_parent = parent if over is None or over.is_rebuilt else parent._replace(checkpoint_id=None)
+    row = checkpoint_row(store.serde, own_parent, checkpoint_id, body, slots, merged)
+    items = item_rows(parent, escape(view.channel), edit.items, micros_of(body["ts"]))
+    guard = Guard(row.checkpoint_ns, parent.checkpoint_id or "", loaded.sealed_slots) if loaded else None
+    put = Put(row, items, guard, None if row.checkpoint_ns else thread_row(row.thread_id, merged))
+    if edit.slot is not None:
+        return None, put, over
+    write = write_row(store.serde, parent, str(uuid4()), "", 0, view.channel, new.messages)
+    return PutWrites([write], replace=False), put, over
+
+
+def _succession(
+    store: Store,
+    parent: Address,
+    checkpoint_id: str,
+    body: Mapping[str, Any],
+    slots: Mapping[str, Slot],
+    metadata: Mapping[str, Any],
+    snapshotted: str | None,
+) -> Succession | None:
+    """How the new checkpoint takes its parent's place, for a saver that keeps no history."""
+    if store.rules.history != "latest":
+        return None
+    found = {name: snapshot(None) if name == snapshotted else None for name in slots}
+    return succession(parent, checkpoint_id, {**body, "channel_values": found}, metadata)
+
+
+def _body(loaded: Loaded | None, channel: str, next_version: NextVersion) -> dict[str, Any]:
+    """The checkpoint without its id and values, as `update_state` makes it, but that no node is said to have run.
+
+    Raises:
+        ConfigError: if the one before holds sends in an old way, which only its graph can move on.
+    """
+    before: Mapping[str, Any] = loaded.checkpoint if loaded else {"v": _FORMAT, "versions_seen": {}}
+    if before.get("channel_values"):
+        raise ConfigError(
+            "the thread waits in the middle of a step of an old langgraph; run its graph to the end first"
+        )
+    versions = dict(before.get("channel_versions") or {})
+    versions[channel] = next_version(highest_version(versions) if versions else None, None)
+    ts = datetime.now(timezone.utc).isoformat()
+    return {**before, "ts": ts, "channel_versions": versions, "updated_channels": None}
+
+
+def _metadata(loaded: Loaded | None, channel: str, edit: _Edit) -> dict[str, Any]:
+    """The metadata that `update_state` gives, with what the delta channels count.
+
+    Raises:
+        ConfigError: if pending writes to another delta channel would be taken for part of the new checkpoint.
+    """
+    before: Mapping[str, Any] = loaded.metadata if loaded else {}
+    step = before.get("step", -1)
+    found = {
+        "source": "update",
+        "step": step + 1 if isinstance(step, int) else 0,
+        "parents": before.get("parents", {}),
+    }
+    counters = before.get(_COUNTERS)
+    counters = dict(counters) if isinstance(counters, Mapping) else {}
+    if loaded is not None:
+        unclear = {name for _, name, _ in loaded.writes if name in counters and name not in (*loaded.slots, channel)}
+        if unclear:
+            raise ConfigError(
+                f"the thread waits in the middle of a step that changed {', '.join(sorted(unclear))}; "
+                "run its graph to the end first, or use the graph's update_state"
+            )
+    counted = counters.pop(channel, (0, 0))
+    found_counters = {name: (updates, steps + 1) for name, (updates, steps) in counters.items()}
+    if edit.counts:
+        found_counters[channel] = (counted[0] + 1, counted[1] + 1)
+    return {**found, _COUNTERS: found_counters} if found_counters else found
+
+
+def _id_after(loaded: Loaded | None, step: int) -> str:
+    """A new id, which is higher than that before even if another machine's clock is ahead."""
+    made = str(uuid6(clock_seq=step))
+    before = loaded.address.checkpoint_id if loaded else None
+    if before is None or made > before:
+        return made
+    try:
+        number = UUID(before).int
+    except ValueError:
+        return made
+    low = (number >> 64 & 0x0FFF) + 1  # the version stands between the low bits of the time and the others
+    number += 1 << 64 if low <= 0x0FFF else (1 << 80) - (0x0FFF << 64)
+    return str(UUID(int=number))
