@@ -13,7 +13,7 @@ from functools import partial
 from langgraph_checkpoint_dual.core.address import many, text_key, thread_key
 from langgraph_checkpoint_dual.core.registry import now
 from langgraph_checkpoint_dual.core.store import Store
-from langgraph_checkpoint_dual.core.tree import Places, latest, nearest, needed, remove_others, staying, tree_of
+from langgraph_checkpoint_dual.core.tree import Places, latest, nearest, needed, removals, remove, staying, tree_of
 from langgraph_checkpoint_dual.core.tx import Database, Tx
 from langgraph_checkpoint_dual.errors import ConfigError
 
@@ -82,18 +82,24 @@ async def delete_for_runs(store: Store, db: Database, run_ids: Sequence[str]) ->
 
 async def _delete(store: Store, db: Database, key: str) -> None:
     async def delete(tx: Tx) -> None:
-        at = now()
         await tx.execute("lock_thread", thread_id=key)
-        await tx.execute("delete_thread", thread_id=key, at=at, expired=at - _REMEMBERED)
+        await remove_thread(key, tx)
 
     await db.change(delete)
     store.memory.forget(key)
 
 
+async def remove_thread(key: str, tx: Tx) -> None:
+    """Remove everything of a thread, whose lock is held."""
+    at = now()
+    await tx.execute("delete_thread", thread_id=key, at=at, expired=at - _REMEMBERED)
+
+
 async def _keep_latest(store: Store, key: str, tx: Tx) -> None:
     await tx.execute("lock_thread", thread_id=key)
     tree = await tree_of(key, tx)
-    await remove_others(key, tree, await staying(store.serde, key, tree, latest, tx), tx)
+    stay = await staying(store.serde, key, tree, latest, tx)
+    await remove(key, await removals(key, tree, stay, tx), tx)
 
 
 async def kept_by_prune(store: Store, key: str, tx: Tx) -> dict[tuple[str, str], str | None]:
@@ -111,4 +117,4 @@ async def _without_runs(store: Store, key: str, runs: str, tx: Tx) -> None:
     for ns, nodes in tree.items():
         kept = {one for one in nodes if (ns, one) not in gone}
         stay[ns] = kept | await needed(store.serde, key, ns, nodes, kept, tx)
-    await remove_others(key, tree, stay, tx)
+    await remove(key, await removals(key, tree, stay, tx), tx)

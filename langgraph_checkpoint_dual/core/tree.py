@@ -17,7 +17,7 @@ import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.types import TASKS
@@ -157,12 +157,21 @@ async def _bodies(
         return {}
     found: dict[str, dict[str, Any]] = {}
     rows = await tx.fetch("bodies", thread_id=key, checkpoint_ns=ns, checkpoint_ids=json.dumps(sorted(ids)))
-    for one, sealed in rows:
+    sealed_bodies = dict(rows)
+    for one in ids:
+        sealed = sealed_bodies.get(one) or await _sealed_body(Address(key, ns, one), tx)
         with suppress(ValueError, TypeError, KeyError, IndexError):
             typed = values.unseal(sealed, values.place("checkpoint", one, nodes[one].parent_id or ""))
             *stored, _ = values.decode(serde, typed)
             found[one] = restored(stored)
     return found
+
+
+async def _sealed_body(at: Address, tx: Tx) -> bytes:
+    """A checkpoint that is not among our own, but was left by the official saver."""
+    where: dict[str, Any] = at._asdict()
+    rows = await tx.fetch("checkpoint", **where)
+    return rows[0][1] if rows else b""
 
 
 def _rebuilt_from(nodes: Nodes, wanted: Mapping[str, frozenset[str]]) -> set[str]:
@@ -189,19 +198,37 @@ def nearest(nodes: Nodes, checkpoint_id: str, stay: Collection[str]) -> str | No
     return parent_id if parent_id in stay else None
 
 
-async def remove_others(key: str, tree: Tree, stay: Places, tx: Tx) -> None:
-    """Remove all checkpoints but these, their writes, and the items left without any use."""
-    await remove_namespaces(key, [ns for ns in tree if not stay[ns]], tx)
+class Removal(NamedTuple):
+    """What goes of one namespace."""
+
+    ns: str
+    checkpoints: list[str]
+    parents: dict[str, str | None]
+    """The new parents of those that stay."""
+    items: list[tuple[str, int]]
+    """By channel and number, as stored."""
+
+
+async def removals(key: str, tree: Tree, stay: Places, tx: Tx) -> list[Removal]:
+    """All checkpoints but these, with the items left without any use."""
+    found: list[Removal] = []
     for ns, nodes in tree.items():
         gone = nodes.keys() - stay[ns]
-        if not gone or not stay[ns]:
-            continue
-        ids = json.dumps(sorted(gone))
+        if gone:
+            hanging = [one for one in stay[ns] if nodes[one].parent_id in gone]
+            parents = {one: nearest(nodes, one, stay[ns]) for one in hanging}
+            found.append(Removal(ns, sorted(gone), parents, await _unused(key, ns, nodes, stay[ns], tx)))
+    return found
+
+
+async def remove(key: str, gone: Iterable[Removal], tx: Tx) -> None:
+    """Remove checkpoints, their writes, and items."""
+    for ns, checkpoints, parents, items in gone:
+        ids = json.dumps(checkpoints)
         await tx.execute("delete_checkpoints", thread_id=key, checkpoint_ns=ns, checkpoint_ids=ids)
-        for checkpoint_id in stay[ns]:
-            if nodes[checkpoint_id].parent_id in gone:
-                await _hang(Address(key, ns, checkpoint_id), nearest(nodes, checkpoint_id, stay[ns]), tx)
-        await remove_items(key, ns, await unused(key, ns, nodes, stay[ns], tx), tx)
+        for checkpoint_id, parent_id in parents.items():
+            await _hang(Address(key, ns, checkpoint_id), parent_id, tx)
+        await remove_items(key, ns, items, tx)
 
 
 async def remove_namespaces(key: str, namespaces: Sequence[str], tx: Tx) -> None:
@@ -225,7 +252,7 @@ async def _hang(at: Address, parent_id: str | None, tx: Tx) -> None:
     await tx.execute("hang", parent_checkpoint_id=parent_id, checkpoint=fresh, **where)
 
 
-async def unused(key: str, ns: str, nodes: Nodes, stay: Iterable[str], tx: Tx) -> list[tuple[str, int]]:
+async def _unused(key: str, ns: str, nodes: Nodes, stay: Iterable[str], tx: Tx) -> list[tuple[str, int]]:
     """The items of a namespace that none of the checkpoints that stay refers to."""
     used = {(channel, seq) for channel, ranges in _used(nodes, stay).items() for seq in numbers(ranges)}
     stored = await tx.fetch("item_numbers", thread_id=key, checkpoint_ns=ns)
@@ -233,7 +260,7 @@ async def unused(key: str, ns: str, nodes: Nodes, stay: Iterable[str], tx: Tx) -
 
 
 def released(nodes: Nodes, gone: Iterable[str], stay: Iterable[str]) -> list[tuple[str, int]]:
-    """As `unused`, of the items of these that go; found out without a look at the items."""
+    """As `_unused`, of the items of these that go; found out without a look at the items."""
     used = _used(nodes, stay)
     return [
         (channel, seq)

@@ -75,7 +75,7 @@ async def check_parent(row: CheckpointRow, over: Succession, tx: Tx) -> None:
         StaleHeadError: if another run has taken the parent's place and ended its history.
     """
     where: dict[str, Any] = Address(*row[:2])._asdict()
-    if over.has_deltas and not await tx.fetch("slots", **{**where, "checkpoint_id": over.parent_id}):
+    if over.has_deltas and not await tx.fetch("checkpoint", **{**where, "checkpoint_id": over.parent_id}):
         del where["checkpoint_id"]
         for (head,) in await tx.fetch("head", **where):
             raise StaleHeadError(Address(*row[:3]).where, unescape(over.parent_id), unescape(head))
