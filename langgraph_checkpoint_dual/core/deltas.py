@@ -91,7 +91,7 @@ async def _look_back(at: Address, channel: str, dated: bool, tx: Tx) -> _Way:
         return dated or not seeds
 
     if dated or not seeds:
-        await ascend(at, tx, visit)
+        await ascend(at, tx, visit, [channel])
     rows: list[Row] = []
     if passed:
         chain = json.dumps([[*at[:2], checkpoint_id] for checkpoint_id in passed])
