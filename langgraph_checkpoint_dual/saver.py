@@ -7,6 +7,7 @@ whether the schema is ready) sits in objects that clones share: `with_allowlist`
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import Any, ClassVar, TypeVar
 
@@ -24,10 +25,11 @@ from typing_extensions import Self
 
 from langgraph_checkpoint_dual.cache import Cache
 from langgraph_checkpoint_dual.conversation import Conversation, view_of
-from langgraph_checkpoint_dual.core import history, threads
+from langgraph_checkpoint_dual.core import history, retention, threads
+from langgraph_checkpoint_dual.core.adopting import Adopting, Adoption
 from langgraph_checkpoint_dual.core.deltas import Reducer
 from langgraph_checkpoint_dual.core.listing import Listing, listing
-from langgraph_checkpoint_dual.core.official import Adopting, Adoption
+from langgraph_checkpoint_dual.core.retention import Progress, Removed, Retention
 from langgraph_checkpoint_dual.core.store import LATE, Rules, Store
 from langgraph_checkpoint_dual.core.trimming import HISTORIES
 from langgraph_checkpoint_dual.core.tx import Database, finish
@@ -265,6 +267,75 @@ class Saver(BaseCheckpointSaver[str]):
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """As `prune`."""
         await self._seen(thread_ids, threads.prune(self._store, self._whole_looping, thread_ids, strategy))
+
+    def retain(
+        self,
+        policy: Retention,
+        *,
+        thread_ids: Sequence[str] | None = None,
+        user_id: str | None = None,
+        status: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        dry_run: bool = False,
+        progress: Callable[[Progress], object] | None = None,
+        now: datetime | None = None,
+    ) -> Removed:
+        """Let go the threads and checkpoints that a policy does not keep, of all threads or of some.
+
+        Each thread is dealt with in a transaction of its own, so runs may go on, and what is interrupted may be done
+        again. The database gives the space back by `vacuum`.
+
+        Args:
+            thread_ids: only these threads.
+            user_id, status, metadata: only threads that `threads.list` would find with these.
+            dry_run: change nothing; say what would go.
+            progress: called after each thread. What it raises ends the work.
+            now: the time that ages are counted from, if not the present.
+        """
+        where = {"user_id": user_id, "status": status, "metadata": metadata}
+        return finish(
+            self._seen(
+                None,
+                retention.retain(
+                    self._store,
+                    self._whole_blocking,
+                    policy,
+                    where,
+                    thread_ids=thread_ids,
+                    dry_run=dry_run,
+                    progress=progress,
+                    now=now,
+                ),
+            )
+        )
+
+    async def aretain(
+        self,
+        policy: Retention,
+        *,
+        thread_ids: Sequence[str] | None = None,
+        user_id: str | None = None,
+        status: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        dry_run: bool = False,
+        progress: Callable[[Progress], object] | None = None,
+        now: datetime | None = None,
+    ) -> Removed:
+        """As `retain`."""
+        where = {"user_id": user_id, "status": status, "metadata": metadata}
+        return await self._seen(
+            None,
+            retention.retain(
+                self._store,
+                self._whole_looping,
+                policy,
+                where,
+                thread_ids=thread_ids,
+                dry_run=dry_run,
+                progress=progress,
+                now=now,
+            ),
+        )
 
     def get_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]

@@ -86,14 +86,19 @@ def checkpoint_row(
         checkpoint_id,
         parent_id,
         escape(run_id) if isinstance(run_id, str) else None,
-        values.seal(
-            values.encode(serde, [*_shortened(checkpoint), text_checksum(text)]),
-            values.place("checkpoint", checkpoint_id, parent_id or ""),
-        ),
+        sealed_body(serde, checkpoint, checkpoint_id, parent_id, text_checksum(text)),
         values.seal(pack_slots(_under_stored_names(slots)), values.place("slots", checkpoint_id)),
         text,
         None if exact else values.seal(values.encode(serde, metadata), values.place("metadata", checkpoint_id)),
     )
+
+
+def sealed_body(
+    serde: SerializerProtocol, checkpoint: Mapping[str, Any], checkpoint_id: str, parent_id: str | None, checksum: int
+) -> bytes:
+    """A checkpoint without its values, and the checksum of its metadata."""
+    place = values.place("checkpoint", checkpoint_id, parent_id or "")
+    return values.seal(values.encode(serde, [*_shortened(checkpoint), checksum]), place)
 
 
 def loaded(serde: SerializerProtocol, row: Row, write_rows: list[Row]) -> Loaded:

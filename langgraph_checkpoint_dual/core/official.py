@@ -1,309 +1,23 @@
-"""The tables of the official savers, read as if they were ours. This is the only place where both meet.
+"""The rows of the official savers' tables, as they are, and as rows of ours.
 
-The contract:
-
-1. `Adopting` is a `Database` over another one. While the official tables are there, its transactions answer the queries
-   below from both; all others, and all additions, go to our tables alone. So no operation of the core knows of this.
-2. Where both hold a checkpoint or a write, ours counts: the other one is what it was moved from.
-3. The latest checkpoint may be in either. Both have ids in the order of time, so the highest id is the latest.
-4. A checkpoint of ours may have its parent among the official ones, and pending writes may be in both.
-5. The official tables change only where checkpoints are removed: `delete_thread`, `prune` and `delete_for_runs`.
-6. Whether they are there is looked up once, before the first operation, and again after `Adoption.forget`. Tables that
-   vanish (they were moved and dropped) are noticed by the query that misses them, and the operation starts again.
-
-Official ids are stored as they are, ours escaped (`core/text.py`); the rows given out here are escaped.
+Official ids are stored as they are, ours escaped (`core/text.py`): what comes from here is escaped.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from base64 import b64decode
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from langgraph_checkpoint_dual.core import values
-from langgraph_checkpoint_dual.core.checkpoints import Foreign, slots_of
-from langgraph_checkpoint_dual.core.items import Inline, Slot, pack_slots
+from langgraph_checkpoint_dual.core.checkpoints import Foreign
+from langgraph_checkpoint_dual.core.items import Inline, Slot
 from langgraph_checkpoint_dual.core.metadata import matches, to_json
-from langgraph_checkpoint_dual.core.rows import Named, Outcome, Put, PutWrites
 from langgraph_checkpoint_dual.core.text import escape, unescape
-from langgraph_checkpoint_dual.core.tx import Database, Row, TableGone, Tx
-
-T = TypeVar("T")
-_CHAIN = 32
-_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
-_KEYS = {"thread_id", "checkpoint_ns", "checkpoint_id", "before", "after_id", "after_thread", "after_ns"}
-
-
-class Adoption:
-    """Whether the official tables are to be read: found out once for all that share this.
-
-    Args:
-        wanted: whether to look for them at all.
-    """
-
-    def __init__(self, wanted: bool) -> None:
-        self.wanted = wanted
-        self.there: bool | None = None if wanted else False
-
-    def forget(self) -> None:
-        """Look again before the next operation."""
-        self.there = None if self.wanted else False
-
-    async def look(self, db: Database) -> bool:
-        """Whether they are there."""
-        if self.there is None:
-            self.there = await db.read(is_there)
-        return self.there
-
-
-async def is_there(tx: Tx) -> bool:
-    """Whether the official tables are there and may be read."""
-    return bool(await tx.fetch("official_tables"))
-
-
-class Adopting:
-    """See the module.
-
-    Args:
-        db: where both are.
-        adoption: whether the official tables are there.
-        serde: reads their values.
-    """
-
-    def __init__(self, db: Database, adoption: Adoption, serde: SerializerProtocol) -> None:
-        self._db, self._adoption, self._serde = db, adoption, serde
-
-    async def read(self, look: Callable[[Tx], Awaitable[T]]) -> T:
-        return await self._whole(self._db.read, look)
-
-    async def change(self, edit: Callable[[Tx], Awaitable[T]]) -> T:
-        return await self._whole(self._db.change, edit)
-
-    async def append(self, addition: Put | PutWrites) -> Outcome:
-        return await self._db.append(addition)
-
-    async def compute(self, weight: int, work: Callable[[], T]) -> T:
-        return await self._db.compute(weight, work)
-
-    async def _whole(
-        self, run: Callable[[Callable[[Tx], Awaitable[T]]], Awaitable[T]], work: Callable[[Tx], Awaitable[T]]
-    ) -> T:
-        if await self._adoption.look(self._db):
-            try:
-                return await run(lambda tx: work(WholeTx(tx, self._serde)))
-            except TableGone:
-                self._adoption.there = False
-        return await run(work)
-
-
-class WholeTx:
-    """A transaction that sees the official tables too."""
-
-    def __init__(self, tx: Tx, serde: SerializerProtocol) -> None:
-        self._tx, self._serde = tx, serde
-        self._fetches: Mapping[str, Callable[..., Awaitable[list[Row]]]] = {
-            "page": self._page,
-            "head": self._head,
-            "checkpoint": self._checkpoint,
-            "ancestors": self._ancestors,
-            "writes": self._writes,
-            "present": self._present,
-            "tree": self._tree,
-            "any_of_thread": self._any_of_thread,
-            "threads_of_runs": self._threads_of_runs,
-            "checkpoints_of_runs": self._checkpoints_of_runs,
-        }
-        self._executes: Mapping[str, Callable[..., Awaitable[None]]] = {
-            "delete_thread": self._delete_thread,
-            "delete_checkpoints": self._on_both,
-            "hang": self._on_both,
-        }
-
-    async def fetch(self, query: str, /, **args: Any) -> list[Row]:
-        name, _, conditions = query.partition(" where ")
-        both = self._fetches.get(name)
-        if both is None:
-            return await self._tx.fetch(query, **args)
-        return await (both(conditions, **args) if name == "page" else both(**args))
-
-    async def execute(self, query: str, /, **args: Any) -> None:
-        both = self._executes.get(query)
-        await (self._tx.execute(query, **args) if both is None else both(query, **args))
-
-    async def load(self, query: str, rows: Sequence[Named], /) -> None:
-        await self._tx.load(query, rows)
-
-    async def insert(self, addition: Put | PutWrites) -> Outcome:
-        return await self._tx.insert(addition)
-
-    # --- what is read ---
-
-    async def _page(self, conditions: str, *, limit: int, **args: Any) -> list[Row]:
-        where = conditions.split(" and ") if conditions else []
-        own = await self._tx.fetch(_named("page", where), limit=limit, **args)
-        checkpoints = sorted((row for row in own if not row[0]), key=_newness, reverse=True)
-        official = await self._official_page(where, limit, args, checkpoints)
-        if official is None:
-            return own
-        held = {row[1:4] for row in checkpoints}
-        theirs = [row for row in opened(official) if row[1:4] not in held]
-        rows = sorted([*checkpoints, *theirs], key=_newness, reverse=True)[:limit]
-        places = {row[1:4] for row in rows}
-        # Ours of their checkpoints, theirs of all; those of ours came with ours.
-        more = await self._writes_of([row[1:4] for row in rows if row[1:4] not in held])
-        writes = _merged([*(row for row in own if row[0]), *more], own_writes(official))
-        return [*rows, *(row for row in writes if row[1:4] in places)]
-
-    async def _official_page(
-        self, where: list[str], limit: int, args: dict[str, Any], own: list[Row]
-    ) -> list[Row] | None:
-        """Their rows that may be among the latest `limit`, and their writes of our checkpoints; `None` if none can."""
-        found = {key: unescape(value) if key in _KEYS else value for key, value in args.items()}
-        if "filter" in where:
-            needle = _unescaped(args["needle"]), _unescaped(args["nulls"])
-            if None in needle:
-                return None
-            found["needle"], found["nulls"] = needle
-        if len(own) == limit > 0:
-            where = [*where, "newer"]
-            last = dict(zip(("newer_id", "newer_thread", "newer_ns"), _newness(own[-1]), strict=True))
-            found.update({key: unescape(value) for key, value in last.items()})
-        others = _places(row[1:4] for row in own)
-        return await self._tx.fetch(_named("official_page", where), limit=limit, others=others, **found)
-
-    async def _writes_of(self, places: Sequence[Row]) -> list[Row]:
-        if not places:
-            return []
-        return await self._tx.fetch("writes_of", checkpoints=json.dumps(places))
-
-    async def _head(self, **at: Any) -> list[Row]:
-        own = await self._tx.fetch("head", **at)
-        theirs = await self._tx.fetch("official_head", **_raw(at))
-        return sorted([*own, *_escaped(theirs)], reverse=True)[:1]
-
-    async def _checkpoint(self, **at: Any) -> list[Row]:
-        own = await self._tx.fetch("checkpoint", **at)
-        if own:
-            return own
-        # There is nothing to seal, but who hangs it elsewhere seals it.
-        theirs = _escaped(await self._tx.fetch("official_parent", **_raw(at)))
-        place = [(parent, values.place("checkpoint", at["checkpoint_id"], parent or "")) for (parent,) in theirs]
-        return [(parent, values.seal(b"\0", start)) for parent, start in place]
-
-    async def _ancestors(self, *, limit: int, channels: str = "[]", **at: Any) -> list[Row]:
-        found = await self._tx.fetch("ancestors", limit=limit, **at)
-        wanted = set(json.loads(channels))
-        nearest = sorted(found, key=lambda row: int(row[0]))
-        for _, checkpoint_id, sealed in nearest:
-            wanted -= set(map(escape, slots_of(checkpoint_id, sealed)))
-        if nearest:
-            at["checkpoint_id"] = nearest[-1][1]
-        while len(found) < limit and (wanted or channels == "[]"):
-            steps = await self._official_steps(min(_CHAIN, limit - len(found)), wanted, at)
-            if not steps:
-                break
-            for checkpoint_id, slots in steps:
-                found.append((len(found) + 1, checkpoint_id, _sealed(checkpoint_id, slots)))
-                wanted -= slots.keys()
-            at["checkpoint_id"] = found[-1][1]
-        return found
-
-    async def _official_steps(
-        self, limit: int, wanted: Collection[str], at: dict[str, Any]
-    ) -> list[tuple[str, dict[str, Slot]]]:
-        """The next official ancestors, with what they store of some channels."""
-        parents = await self._checkpoint(**at)
-        if not parents or parents[0][0] is None:
-            return []
-        start = {**at, "checkpoint_id": parents[0][0]}
-        rows = await self._tx.fetch("official_chain", limit=limit, **_raw(start))
-        chain = [row[1] for row in sorted(rows, key=lambda row: int(row[0]))]
-        stored = await self._stored(at["thread_id"], at["checkpoint_ns"], list(map(escape, chain)), wanted)
-        return [(escape(checkpoint_id), stored[escape(checkpoint_id)]) for checkpoint_id in chain]
-
-    async def _stored(
-        self, thread_id: str, checkpoint_ns: str, checkpoint_ids: Collection[str], wanted: Collection[str]
-    ) -> dict[str, dict[str, Slot]]:
-        """What official checkpoints store of some channels, as slots, by checkpoint and (escaped) channel."""
-        found: dict[str, dict[str, Slot]] = {checkpoint_id: {} for checkpoint_id in checkpoint_ids}
-        if not wanted:
-            return found
-        ids = list(checkpoint_ids)
-        for first in range(0, len(ids), _CHAIN):
-            places = _places((thread_id, checkpoint_ns, one) for one in ids[first : first + _CHAIN])
-            channels = json.dumps(sorted(map(unescape, wanted)))
-            for row in opened(await self._tx.fetch("official_checkpoints", checkpoints=places, channels=channels)):
-                found[row[3]] = row[8].stored(self._serde, wanted)
-        return found
-
-    async def _writes(self, *, checkpoints: str, channels: str) -> list[Row]:
-        own = await self._tx.fetch("writes", checkpoints=checkpoints, channels=channels)
-        theirs = await self._tx.fetch(
-            "official_writes", checkpoints=_raw_places(checkpoints), channels=json.dumps(_raw_list(channels))
-        )
-        return _merged(own, own_writes(theirs))
-
-    async def _present(self, *, checkpoints: str) -> list[Row]:
-        [(own,)] = await self._tx.fetch("present", checkpoints=checkpoints)
-        if own == len(json.loads(checkpoints)):
-            return [(own,)]
-        held = {row[1:4] for row in await self._tx.fetch("places", checkpoints=checkpoints)}
-        theirs = await self._tx.fetch("official_checkpoints", checkpoints=_raw_places(checkpoints), channels="[]")
-        return [(len(held | {row[1:4] for row in opened(theirs)}),)]
-
-    async def _tree(self, *, thread_id: str) -> list[Row]:
-        own = await self._tx.fetch("tree", thread_id=thread_id)
-        held = {row[:2] for row in own}
-        theirs = [
-            (escape(ns), escape(checkpoint_id), _escaped_one(parent), _metadata_text(metadata))
-            for ns, checkpoint_id, parent, metadata in await self._tx.fetch(
-                "official_tree", thread_id=unescape(thread_id)
-            )
-        ]
-        theirs = [row for row in theirs if row[:2] not in held]
-        deltas = _delta_channels([*own, *theirs])
-        found = list(own)
-        for ns in {row[0] for row in theirs}:
-            rows = [row for row in theirs if row[0] == ns]
-            stored = await self._stored(thread_id, ns, [row[1] for row in rows], deltas)
-            found += [(*row, _sealed(row[1], stored[row[1]])) for row in rows]
-        return found
-
-    async def _any_of_thread(self, *, thread_id: str) -> list[Row]:
-        return await self._tx.fetch("any_of_thread", thread_id=thread_id) or await self._tx.fetch(
-            "official_any", thread_id=unescape(thread_id)
-        )
-
-    async def _threads_of_runs(self, *, run_ids: str) -> list[Row]:
-        own = await self._tx.fetch("threads_of_runs", run_ids=run_ids)
-        theirs = await self._tx.fetch("official_runs", run_ids=json.dumps(_raw_list(run_ids)))
-        return list(dict.fromkeys([*own, *((escape(row[0]),) for row in theirs)]))
-
-    async def _checkpoints_of_runs(self, *, thread_id: str, run_ids: str) -> list[Row]:
-        own = await self._tx.fetch("checkpoints_of_runs", thread_id=thread_id, run_ids=run_ids)
-        theirs = await self._tx.fetch(
-            "official_runs of_thread", thread_id=unescape(thread_id), run_ids=json.dumps(_raw_list(run_ids))
-        )
-        return [*own, *_escaped(row[1:] for row in theirs)]
-
-    # --- what is removed ---
-
-    async def _on_both(self, query: str, **args: Any) -> None:
-        await self._tx.execute(query, **args)
-        raw = _raw({key: value for key, value in args.items() if key != "checkpoint"})
-        if "checkpoint_ids" in raw:
-            raw["checkpoint_ids"] = json.dumps(_raw_list(raw["checkpoint_ids"]))
-        await self._tx.execute(f"official_{query}", **raw)
-
-    async def _delete_thread(self, query: str, **args: Any) -> None:
-        await self._tx.execute(query, **args)
-        raw = unescape(args["thread_id"])
-        await self._tx.execute("official_bury", own_id=args["thread_id"], thread_id=raw, at=args["at"])
-        await self._tx.execute("official_delete_thread", thread_id=raw)
+from langgraph_checkpoint_dual.core.tx import Row
 
 
 class Theirs(Foreign):
@@ -368,7 +82,7 @@ def opened(rows: Iterable[Row]) -> list[Row]:
         (
             0,
             *map(escape, row[1:4]),
-            _escaped_one(row[4]),
+            escaped_one(row[4]),
             None,
             None,
             0,
@@ -381,7 +95,7 @@ def opened(rows: Iterable[Row]) -> list[Row]:
 
 
 def _theirs(row: Row, apart: list[tuple[str, str, bytes | None]]) -> Theirs:
-    return Theirs(row[9], row[8], _metadata_text(row[5]), apart)
+    return Theirs(row[9], row[8], metadata_text(row[5]), apart)
 
 
 def own_writes(rows: Iterable[Row]) -> list[Row]:
@@ -397,75 +111,47 @@ def own_writes(rows: Iterable[Row]) -> list[Row]:
     return found
 
 
-def _merged(own: Iterable[Row], theirs: Iterable[Row]) -> list[Row]:
-    """Writes of ours and official ones; of the same write, ours."""
-    found = {(*row[1:5], row[7]): row for row in theirs}
-    found.update({(*row[1:5], row[7]): row for row in own})
-    return list(found.values())
-
-
-def _sealed(checkpoint_id: str, slots: dict[str, Slot]) -> bytes:
-    return values.seal(pack_slots(slots), values.place("slots", checkpoint_id))
-
-
-def _delta_channels(rows: Iterable[Row]) -> set[str]:
-    """The (escaped) delta channels that the metadata of `tree` rows tell of."""
-    found: set[str] = set()
-    for row in rows:
-        counters = json.loads(row[3]).get("counters_since_delta_snapshot")
-        if isinstance(counters, dict):
-            found.update(counters)
-    return found
-
-
-def _metadata_text(metadata: str | bytes | None) -> str:
+def metadata_text(metadata: str | bytes | None) -> str:
+    """Official metadata as JSON text."""
     return "{}" if metadata is None else metadata if isinstance(metadata, str) else metadata.decode()
 
 
-def _newness(row: Row) -> Row:
-    return row[3], row[1], row[2]
-
-
-def _named(query: str, where: Sequence[str]) -> str:
-    return f"{query} where {' and '.join(where)}" if where else query
-
-
-def _places(keys: Iterable[Row]) -> str:
+def raw_places_of(keys: Iterable[Row]) -> str:
+    """Keys of checkpoints as JSON, with official ids."""
     return json.dumps([[*map(unescape, key)] for key in keys])
 
 
-def _raw_places(checkpoints: str) -> str:
-    return _places(json.loads(checkpoints))
+def raw_places(checkpoints: str) -> str:
+    """The same keys with official ids."""
+    return raw_places_of(json.loads(checkpoints))
 
 
-def _raw_list(texts: str) -> list[str]:
+def raw_list(texts: str) -> list[str]:
+    """The same ids as official ones."""
     return [unescape(one) for one in json.loads(texts)]
 
 
-def _raw(args: Mapping[str, Any]) -> dict[str, Any]:
+def raw(args: Mapping[str, Any]) -> dict[str, Any]:
+    """The same arguments with official ids."""
     return {key: unescape(value) if isinstance(value, str) else value for key, value in args.items()}
 
 
-def _escaped(rows: Iterable[Row]) -> list[Row]:
-    return [tuple(map(_escaped_one, row)) for row in rows]
+def escaped(rows: Iterable[Row]) -> list[Row]:
+    """Official ids as ours."""
+    return [tuple(map(escaped_one, row)) for row in rows]
 
 
-def _escaped_one(text: str | None) -> str | None:
+def escaped_one(text: str | None) -> str | None:
+    """An official id as ours."""
     return None if text is None else escape(text)
-
-
-def _unescaped(text: str) -> str | None:
-    """The JSON of a filter as official metadata has it; `None` if it holds what that cannot."""
-    raw = unescape(text)
-    return None if _UNSTORABLE.search(raw) else raw
 
 
 def matches_official(metadata: str | bytes | None, needle: str, nulls: str) -> bool:
     """Whether an official checkpoint's metadata satisfies a filter, for databases that cannot tell."""
-    return matches(to_json(json.loads(_metadata_text(metadata)))[0], to_json(json.loads(needle))[0], nulls)
+    return matches(to_json(json.loads(metadata_text(metadata)))[0], to_json(json.loads(needle))[0], nulls)
 
 
 def run_of(metadata: str | bytes | None) -> str | None:
     """The run that an official checkpoint's metadata names, for databases that cannot tell."""
-    found = json.loads(_metadata_text(metadata)).get("run_id")
+    found = json.loads(metadata_text(metadata)).get("run_id")
     return found if isinstance(found, str) else None
