@@ -21,11 +21,9 @@ from langgraph.checkpoint.base import (
 )
 
 from langgraph_checkpoint_dual.core.address import config_of
-from langgraph_checkpoint_dual.core.exchanging import Pending, Place, place_of
-from langgraph_checkpoint_dual.core.registry import micros
+from langgraph_checkpoint_dual.core.exchanging import Pending, Place, is_wanted, place_of
 from langgraph_checkpoint_dual.core.rows import RegistryRow
 from langgraph_checkpoint_dual.core.text import unescape
-from langgraph_checkpoint_dual.core.times import micros_of
 from langgraph_checkpoint_dual.core.transfers import Options
 from langgraph_checkpoint_dual.errors import ConfigError, DecodeError
 
@@ -76,6 +74,9 @@ class PeerSide:
 
     def threads(self, options: Options) -> _PeerIds:
         return _PeerIds(self, options)
+
+    async def adopted(self, keys: Sequence[str]) -> set[str]:
+        return set()
 
     async def places(self, thread_id: str) -> dict[Place, str | None]:
         if self._kind is not None:
@@ -213,15 +214,7 @@ class _PeerIds:
         return self._ids
 
     async def _is_wanted(self, thread_id: str) -> bool:
-        if not self._options.where:
-            return True
-        head = await self._side.head(thread_id)
-        if head is None:
-            return False
-        user_id, since = self._options.user_id, self._options.since
-        if user_id is not None and str(head.metadata.get("user_id", "")) != str(user_id):
-            return False
-        return since is None or micros_of(head.checkpoint.get("ts")) > micros(since)
+        return not self._options.where or is_wanted(self._options, await self._side.head(thread_id))
 
 
 class _PeerWalk:

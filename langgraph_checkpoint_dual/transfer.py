@@ -16,10 +16,10 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph_checkpoint_dual.core import values
 from langgraph_checkpoint_dual.core.exchanging import OurSide, Side, exchange
 from langgraph_checkpoint_dual.core.store import Rules, Store
-from langgraph_checkpoint_dual.core.text import unescape
-from langgraph_checkpoint_dual.core.transferring import Link, ThreadPages
+from langgraph_checkpoint_dual.core.text import escape, unescape
+from langgraph_checkpoint_dual.core.transferring import Link
 from langgraph_checkpoint_dual.core.transfers import Meter, Options, Progress, Report, TransferError, options
-from langgraph_checkpoint_dual.core.tx import finish
+from langgraph_checkpoint_dual.core.tx import Database, finish
 from langgraph_checkpoint_dual.core.verifying import verify as verified
 from langgraph_checkpoint_dual.errors import ConfigError
 from langgraph_checkpoint_dual.peers import PeerSide
@@ -106,29 +106,27 @@ async def _transfer(
     *,
     loop: bool,
 ) -> Report:
-    one, two = _side(source, loop), _side(target, loop)
-    if isinstance(source, Saver) and isinstance(target, Saver) and not _recodes(source.serde, target.serde, recode):
-        return await _rows(source, target, one, two, wanted, loop)
+    one, two = await _side(source, loop), await _side(target, loop)
     ids = one.threads(wanted)
     meter = Meter(wanted, await ids.total())
     if not one.has_paths:
         meter.report.lost = ("paths of tasks",)
+    link = None
+    if isinstance(source, Saver) and isinstance(target, Saver) and not _recodes(source.serde, target.serde, recode):
+        link = Link(_database(source, loop), _database(target, loop), _store(source), _store(target), meter)
     while page := await ids.next():
-        for thread_id in page:
+        for thread_id in page if link is None else await _copied(link, one, two, page):
             await exchange(one, two, meter, thread_id)
-            await _verify(one, two, meter, [thread_id])
+        await _verify(one, two, meter, page)
     return meter.finish()
 
 
-async def _rows(source: Saver, target: Saver, one: Side, two: Side, wanted: Options, loop: bool) -> Report:
-    here, there = (source._looping, target._looping) if loop else (source._blocking, target._blocking)
-    pages = ThreadPages(here, wanted)
-    meter = Meter(wanted, await pages.total())
-    link = Link(here, there, _store(source), target._store, meter)
-    while page := await pages.next():
-        await link.copy(page)
-        await _verify(one, two, meter, [unescape(key) for key in page])
-    return meter.finish()
+async def _copied(link: Link, source: Side, target: Side, page: list[str]) -> list[str]:
+    """Copy the rows of threads; the others are those of which an official saver has left something on one side."""
+    keys = [escape(one) for one in page]
+    others = await source.adopted(keys) | await target.adopted(keys)
+    await link.copy([key for key in keys if key not in others])
+    return [unescape(key) for key in keys if key in others]
 
 
 async def _verify(source: Side, target: Side, meter: Meter, thread_ids: Iterable[str]) -> None:
@@ -139,10 +137,16 @@ async def _verify(source: Side, target: Side, meter: Meter, thread_ids: Iterable
                 await verified(source, target, meter, thread_id)
 
 
-def _side(saver: BaseCheckpointSaver[Any], loop: bool) -> Side:
-    if isinstance(saver, Saver):
-        return OurSide(_store(saver), saver._looping if loop else saver._blocking)
-    return PeerSide(saver, loop=loop)
+async def _side(saver: BaseCheckpointSaver[Any], loop: bool) -> Side:
+    if not isinstance(saver, Saver):
+        return PeerSide(saver, loop=loop)
+    adopts = await saver._adoption.look(_database(saver, loop))
+    whole = saver._whole_looping if loop else saver._whole_blocking
+    return OurSide(_store(saver), whole, adopts=adopts)
+
+
+def _database(saver: Saver, loop: bool) -> Database:
+    return saver._looping if loop else saver._blocking
 
 
 def _store(saver: Saver) -> Store:

@@ -19,11 +19,12 @@ from langgraph.checkpoint.base import WRITES_IDX_MAP, Checkpoint, CheckpointMeta
 from langgraph_checkpoint_dual.core.address import Address, config_of, thread_key
 from langgraph_checkpoint_dual.core.checkpoints import pending_writes, write_row
 from langgraph_checkpoint_dual.core.listing import listing
+from langgraph_checkpoint_dual.core.registry import micros
 from langgraph_checkpoint_dual.core.rows import PutWrites, RegistryRow
 from langgraph_checkpoint_dual.core.store import Store
 from langgraph_checkpoint_dual.core.text import escape, unescape
 from langgraph_checkpoint_dual.core.threads import delete_thread
-from langgraph_checkpoint_dual.core.times import micros_of
+from langgraph_checkpoint_dual.core.times import micros_of, micros_of_id
 from langgraph_checkpoint_dual.core.transferring import ThreadPages
 from langgraph_checkpoint_dual.core.transfers import Meter, Options
 from langgraph_checkpoint_dual.core.tx import Database, Row, Tx
@@ -32,6 +33,7 @@ from langgraph_checkpoint_dual.errors import DecodeError
 Place: TypeAlias = tuple[str, str]
 """A namespace and a checkpoint in it."""
 _REMEMBERED = 64
+_THREADS = 256
 
 
 class Pending(NamedTuple):
@@ -70,6 +72,10 @@ class Side(Protocol):
 
     def threads(self, options: Options) -> Ids: ...
 
+    async def adopted(self, keys: Sequence[str]) -> set[str]:
+        """Which of these threads, as stored, are partly in official tables beside ours."""
+        ...
+
     async def places(self, thread_id: str) -> dict[Place, str | None]:
         """The checkpoints of a thread, each with the id of its parent."""
         ...
@@ -101,7 +107,7 @@ class Side(Protocol):
         ...
 
     async def register(self, thread_id: str, row: RegistryRow | None, times: tuple[int, int]) -> None:
-        """Note that, or else when the first and the latest checkpoint of the root were made."""
+        """Note that, or else when the first and the latest checkpoint of the root were made; 0 is an unknown time."""
         ...
 
 
@@ -117,7 +123,6 @@ class _Thread:
         self._source, self._target, self._meter, self._id = source, target, meter, thread_id
         self._options, self._report = meter.options, meter.report
         self._sent: OrderedDict[Place, dict[str, Any]] = OrderedDict()
-        self._times: list[int] = []
 
     async def run(self) -> None:
         self._report.threads += 1
@@ -152,10 +157,9 @@ class _Thread:
                     await self._renew(place)
             else:
                 await self._send(place, wanted[place])
-        times = [at for at in self._times if at]
-        if times:
-            row = await self._source.registered(self._id)
-            await self._target.register(self._id, row, (min(times), max(times)))
+        roots = [micros_of_id(checkpoint_id) for ns, checkpoint_id in wanted if not ns]
+        times = (min(roots), max(roots)) if roots else (0, 0)
+        await self._target.register(self._id, await self._source.registered(self._id), times)
 
     async def _send(self, place: Place, parent_id: str | None) -> None:
         """Put a checkpoint after its writes."""
@@ -174,8 +178,6 @@ class _Thread:
         if not parent_id:
             del config["configurable"]["checkpoint_id"]
         await self._target.put(config, checkpoint, found.metadata, self._new_versions(place, parent_id, checkpoint))
-        if not place[0]:
-            self._times.append(micros_of(checkpoint.get("ts")))
         self._report.checkpoints += 1
         self._report.writes += len(writes)
         self._meter.tell()
@@ -255,19 +257,43 @@ def _nearest(place: Place, everything: Mapping[Place, str | None], kept: Collect
     return parent_id
 
 
+def is_wanted(options: Options, head: CheckpointTuple | None) -> bool:
+    """Whether a thread with this latest checkpoint is asked for, where no registry can tell."""
+    if head is None:
+        return False
+    if options.user_id is not None and str(head.metadata.get("user_id", "")) != str(options.user_id):
+        return False
+    return options.since is None or micros_of(head.checkpoint.get("ts")) > micros(options.since)
+
+
 class OurSide:
-    """A saver of ours."""
+    """A saver of ours.
+
+    Args:
+        store: its operations.
+        db: its database, with the threads that the official saver left in it if `adopts`.
+    """
 
     has_paths = True
 
-    def __init__(self, store: Store, db: Database) -> None:
-        self._store, self._db = store, db
+    def __init__(self, store: Store, db: Database, *, adopts: bool) -> None:
+        self._store, self._db, self._adopts = store, db, adopts
 
     def threads(self, options: Options) -> Ids:
-        return _OurIds(ThreadPages(self._db, options))
+        return _OurIds(self._store, self._db, options, adopts=self._adopts)
+
+    async def adopted(self, keys: Sequence[str]) -> set[str]:
+        """Which of these threads, as stored, the official tables have something of."""
+        if not self._adopts:
+            return set()
+
+        async def look(tx: Tx) -> set[str]:
+            return {key for key in keys if await tx.fetch("official_any", thread_id=unescape(key))}
+
+        return await self._db.read(look)
 
     async def places(self, thread_id: str) -> dict[Place, str | None]:
-        rows = await self._fetch("tree", thread_id=thread_key(thread_id))
+        rows = await _fetched(self._db, "tree", thread_id=thread_key(thread_id))
         return {(unescape(ns), unescape(one)): unescape(up) if up else None for ns, one, up, *_ in rows}
 
     async def get(self, thread_id: str, place: Place) -> CheckpointTuple | None:
@@ -278,8 +304,8 @@ class OurSide:
             return []
         where = found.config["configurable"]
         address = _address(thread_id, (where["checkpoint_ns"], where["checkpoint_id"]))
-        rows = await self._fetch(
-            "page where thread_id and checkpoint_ns and checkpoint_id", limit=1, **address._asdict()
+        rows = await _fetched(
+            self._db, "page where thread_id and checkpoint_ns and checkpoint_id", limit=1, **address._asdict()
         )
         pending = [_pending(self._store, row) for row in rows if row[0]]
         return sorted(pending, key=lambda one: writes_sort_key(one.task_path, one.task_id, one.idx or 0))
@@ -310,7 +336,7 @@ class OurSide:
 
     async def welcome(self, thread_id: str) -> None:
         key = thread_key(thread_id)
-        if await self._fetch("was_deleted", thread_id=key):
+        if await _fetched(self._db, "was_deleted", thread_id=key):
 
             async def forget(tx: Tx) -> None:
                 await tx.execute("forget_deleted", threads=json.dumps([key]))
@@ -322,34 +348,59 @@ class OurSide:
         await delete_thread(self._store, self._db, thread_id)
 
     async def registered(self, thread_id: str) -> RegistryRow | None:
-        rows = await self._fetch("rows_of_threads", threads=json.dumps([thread_key(thread_id)]))
+        rows = await _fetched(self._db, "rows_of_threads", threads=json.dumps([thread_key(thread_id)]))
         return RegistryRow(*rows[0]) if rows else None
 
     async def register(self, thread_id: str, row: RegistryRow | None, times: tuple[int, int]) -> None:
-        if row is None:
-            own = await self.registered(thread_id)
-            if own is None:
-                return
-            row = own._replace(created_at=min(own.created_at, times[0]), updated_at=times[1])
+        own = await self.registered(thread_id)
+        if row is None and own is not None and all(times):
+            row = own._replace(created_at=times[0], updated_at=times[1])
+        if row is None or (own is not None and own.updated_at == row.updated_at):
+            return
         rows = [row]
         await self._db.change(lambda tx: tx.load("load_threads", rows))
 
-    async def _fetch(self, query: str, /, **args: Any) -> list[Row]:
-        async def look(tx: Tx) -> list[Row]:
-            return await tx.fetch(query, **args)
-
-        return await self._db.read(look)
-
 
 class _OurIds:
-    def __init__(self, pages: ThreadPages) -> None:
-        self._pages = pages
+    """The threads of our tables, then those of the official ones that ours have nothing of."""
+
+    def __init__(self, store: Store, db: Database, options: Options, *, adopts: bool) -> None:
+        self._store, self._db, self._options = store, db, options
+        self._pages = ThreadPages(db, options)
+        given = options.thread_ids
+        # Without further conditions those that are given are all among the first.
+        self._more = adopts and (given is None or bool(options.where))
+        self._given = None if given is None else [unescape(key) for key in given]
+        self._after = ""
 
     async def total(self) -> int | None:
-        return await self._pages.total()
+        own = await self._pages.total()
+        if not self._more or self._given is not None:
+            return own
+        [(theirs, _)] = await _fetched(self._db, "official_counts")
+        return None if self._options.where else own + int(theirs)
 
     async def next(self) -> list[str]:
-        return [unescape(key) for key in await self._pages.next()]
+        found = [unescape(key) for key in await self._pages.next()]
+        while self._more and not found:
+            page = await self._page()
+            self._more = bool(page)
+            known = {row[0] for row in await _fetched(self._db, "known_threads", threads=json.dumps(page))}
+            found = [unescape(key) for key in page if key not in known and await self._is_wanted(key)]
+        return found
+
+    async def _page(self) -> list[str]:
+        if self._given is not None:
+            page, self._given = self._given, []
+        else:
+            page = [row[0] for row in await _fetched(self._db, "official_threads", after=self._after, limit=_THREADS)]
+            self._after = page[-1] if page else ""
+        return [escape(one) for one in page]
+
+    async def _is_wanted(self, key: str) -> bool:
+        return not self._options.where or is_wanted(
+            self._options, await self._store.tuple_at(self._db, Address(key, ""))
+        )
 
 
 class _OurWalk:
@@ -392,6 +443,13 @@ def place_of(found: CheckpointTuple) -> Place:
 
 def _address(thread_id: str, place: Place) -> Address:
     return Address(thread_key(thread_id), escape(place[0]), escape(place[1]))
+
+
+async def _fetched(db: Database, query: str, /, **args: Any) -> list[Row]:
+    async def look(tx: Tx) -> list[Row]:
+        return await tx.fetch(query, **args)
+
+    return await db.read(look)
 
 
 def _pending(store: Store, row: Row) -> Pending:

@@ -396,13 +396,13 @@ class _Group:
     # --- the registry ---
 
     async def _register(self, threads: list[str]) -> None:
-        """Bring over the registry's rows of these threads, unless the target's are as new."""
+        """Bring over the registry's rows of these threads, unless the target's are of the same time."""
         names = json.dumps(threads)
         rows = [RegistryRow(*row) for row in await _fetched(self._link.source, "rows_of_threads", threads=names)]
         stored = {
             row[0]: RegistryRow(*row) for row in await _fetched(self._link.target, "rows_of_threads", threads=names)
         }
-        rows = [row for row in rows if row.thread_id in self._changed or _is_newer(row, stored.get(row.thread_id))]
+        rows = [row for row in rows if row.thread_id in self._changed or _has_news(row, stored.get(row.thread_id))]
         current = [
             CurrentRow(*row) for row in await _fetched(self._link.source, "rows_of_current_threads", threads=names)
         ]
@@ -507,8 +507,8 @@ def _hung(row: CheckpointRow, parent_id: str | None) -> CheckpointRow:
     return row._replace(parent_checkpoint_id=parent_id, checkpoint=sealed)
 
 
-def _is_newer(row: RegistryRow, stored: RegistryRow | None) -> bool:
-    return stored is None or row.updated_at > stored.updated_at
+def _has_news(row: RegistryRow, stored: RegistryRow | None) -> bool:
+    return stored is None or row.updated_at != stored.updated_at
 
 
 def _place(row: CheckpointRow | WriteRow) -> Row:

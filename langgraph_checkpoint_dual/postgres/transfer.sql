@@ -119,3 +119,9 @@ ON CONFLICT (thread_id) DO UPDATE SET
 INSERT INTO {current_threads} (user_id, agent, thread_id)
 SELECT * FROM unnest(:user_id::text[], :agent::text[], :thread_id::text[])
 ON CONFLICT (user_id, agent) DO NOTHING
+
+-- name: known_threads
+-- Which of some threads we have anything of.
+SELECT thread_id FROM {checkpoints} WHERE thread_id IN (SELECT jsonb_array_elements_text(CAST(:threads AS jsonb)))
+UNION SELECT thread_id FROM {writes} WHERE thread_id IN (SELECT jsonb_array_elements_text(CAST(:threads AS jsonb)))
+UNION SELECT thread_id FROM {threads} WHERE thread_id IN (SELECT jsonb_array_elements_text(CAST(:threads AS jsonb)))

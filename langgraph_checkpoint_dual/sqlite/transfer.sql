@@ -68,3 +68,9 @@ ON CONFLICT (thread_id) DO UPDATE SET
 
 -- name: load_current_threads
 INSERT INTO {current_threads} (user_id, agent, thread_id) VALUES (?, ?, ?) ON CONFLICT (user_id, agent) DO NOTHING
+
+-- name: known_threads
+-- Which of some threads we have anything of.
+SELECT thread_id FROM {checkpoints} WHERE thread_id IN (SELECT value FROM json_each(:threads))
+UNION SELECT thread_id FROM {writes} WHERE thread_id IN (SELECT value FROM json_each(:threads))
+UNION SELECT thread_id FROM {threads} WHERE thread_id IN (SELECT value FROM json_each(:threads))

@@ -6,11 +6,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+from langchain_core.messages import HumanMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START
 from langgraph.types import Command
 
-from tests.support.checkpoints import config, listed
+from tests.support.checkpoints import config, listed, put
 from tests.support.compare import answer, key_of, parent_of
 from tests.support.graphs import asking, chat, deltas, nested, said
 from tests.support.runs import Session, thread, visible
@@ -82,17 +83,13 @@ async def everything(saver: Any, face: str, thread_id: str) -> dict[Any, Any]:
     subject = BlockingFace(saver) if face == "blocking" else saver
     place = {"configurable": {"thread_id": thread_id}}
     found = {key_of(one): (answer(one), parent_of(one)) for one in await listed(subject, place)}
-    for said, _ in found.values():
-        said["values"] = {name: value for name, value in said["values"].items() if value[0] != "_DeltaSnapshot"}
+    for told, _ in found.values():
+        told["values"] = {name: value for name, value in told["values"].items() if value[0] != "_DeltaSnapshot"}
     return found
 
 
 async def put_chain(saver: Any, thread_id: str, length: int, *, ns: str = "", **metadata: Any) -> list[Any]:
     """A chat of this many checkpoints by hand, each with a pending write that has a path; their configs."""
-    from langchain_core.messages import HumanMessage
-
-    from tests.support.checkpoints import put
-
     configs: list[Any] = []
     messages: list[Any] = []
     at = config(thread_id, ns)
