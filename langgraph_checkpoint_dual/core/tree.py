@@ -157,7 +157,7 @@ async def _bodies(
         return {}
     found: dict[str, dict[str, Any]] = {}
     rows = await tx.fetch("bodies", thread_id=key, checkpoint_ns=ns, checkpoint_ids=json.dumps(sorted(ids)))
-    sealed_bodies = dict(rows)
+    sealed_bodies: dict[str, bytes] = dict(rows)
     for one in ids:
         sealed = sealed_bodies.get(one) or await _sealed_body(Address(key, ns, one), tx)
         with suppress(ValueError, TypeError, KeyError, IndexError):
