@@ -1,0 +1,150 @@
+"""Many threads and a long one: what an application asks of its conversations, beside what the official savers offer.
+
+Those have no registry, no pages and no search: threads are found by listing checkpoints, messages by loading the state.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from langchain_core.messages import HumanMessage
+from langchain_core.messages.utils import count_tokens_approximately, trim_messages
+from langgraph.checkpoint.base import empty_checkpoint
+from langgraph.graph import START, MessagesState, StateGraph
+from psycopg.conninfo import make_conninfo
+
+from benchmarks.data import conversation, question
+from benchmarks.measure import median_milliseconds
+from benchmarks.savers import SYNC, Saver, open_saver
+from benchmarks.workload import Trial, thread, workload
+
+
+@dataclass(frozen=True)
+class Chats:
+    """Threads of two messages, of so many users, and the messages of the long thread."""
+
+    threads: int
+    users: int
+    messages: int
+
+
+USER = "user 7"
+PAGE = 20
+
+
+@workload(
+    "conversations",
+    "list 20 threads of a user, a page of 20 messages, the last 50, a window of tokens, search, stats, append",
+    SYNC,
+    {"quick": Chats(200, 20, 400), "default": Chats(20_000, 200, 10_000), "full": Chats(100_000, 1_000, 10_000)},
+    max_rounds=1,
+)
+def conversations(trial: Trial) -> None:
+    size: Chats = trial.size
+    rng = trial.random()
+    with _filling(trial) as saver:
+        _fill(saver, size)
+        for name, count in (("long", size.messages), ("short", 100)):
+            messages = conversation(rng, count, 40)
+            for start in range(0, count, 1_000):
+                _graph(saver).update_state(thread(name), {"messages": messages[start : start + 1_000]}, as_node="model")
+    with trial.open() as saver:
+        asked = _ours(saver) if trial.kind.maker == "dual" else _theirs(saver)
+        for name, ask in asked:
+            ask()
+            trial.record(name, "ms", median_milliseconds(ask, 3 if trial.kind.maker == "official" else 7))
+
+
+class Asked(NamedTuple):
+    """What is asked, and how."""
+
+    name: str
+    ask: Callable[[], Any]
+
+
+@contextmanager
+def _filling(trial: Trial) -> Iterator[Saver]:
+    """A saver that need not be durable, because the database is only being filled."""
+    kind, location = trial.kind, trial.site.location
+    if kind.database == "postgres":
+        with open_saver(kind, make_conninfo(location, options="-c synchronous_commit=off")) as saver:
+            yield saver
+    else:
+        with closing(sqlite3.connect(location, check_same_thread=False)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = OFF")
+            yield kind.load()(connection)
+
+
+def _fill(saver: Saver, size: Chats) -> None:
+    for number in range(size.threads):
+        made = empty_checkpoint()
+        made["channel_values"] = {"messages": [HumanMessage(f"hello {number}", id=f"m{number}")]}
+        made["channel_versions"] = {"messages": f"{1:032}.0"}
+        config: Any = thread(f"thread {number}")
+        config["metadata"] = {"user_id": f"user {number % size.users}", "title": f"Chat {number}"}
+        saver.put(config, made, {"source": "loop", "step": 0, "parents": {}}, made["channel_versions"])
+
+
+def _graph(saver: Saver) -> Any:
+    builder = StateGraph(MessagesState).add_node("model", lambda state: {}).add_edge(START, "model")
+    return builder.compile(checkpointer=saver)
+
+
+def _questions() -> Iterator[HumanMessage]:
+    return (question(random.Random(number)) for number in itertools.count())
+
+
+def _ours(saver: Any) -> list[Asked]:
+    long, short = saver.messages("long"), saver.messages("short")
+    fresh = _questions()
+    return [
+        Asked("list 20 threads of a user", lambda: saver.threads.list(user_id=USER, limit=PAGE)),
+        Asked("list 20 threads", lambda: saver.threads.list(limit=PAGE)),
+        Asked("page of 20 of the long thread", lambda: long.page(PAGE, after_idx=200)),
+        Asked("page of 20 of 100 messages", lambda: short.page(PAGE, after_idx=20)),
+        Asked("last 50", lambda: long.last(50)),
+        Asked("window of 2,000 tokens", lambda: long.window(2_000)),
+        Asked("stats", long.stats),
+        Asked("append", lambda: long.append(next(fresh))),
+    ]
+
+
+def _theirs(saver: Any) -> list[Asked]:
+    graph = _graph(saver)
+    fresh = _questions()
+
+    def messages(name: str) -> list[Any]:
+        found: list[Any] = saver.get_tuple(thread(name)).checkpoint["channel_values"]["messages"]
+        return found
+
+    def tokens() -> int:
+        return sum(one.usage_metadata["total_tokens"] for one in messages("long") if one.type == "ai")
+
+    def threads(**which: Any) -> list[str]:
+        found: dict[str, None] = {}
+        for one in saver.list(None, **which):
+            found[one.config["configurable"]["thread_id"]] = None
+            if len(found) == PAGE:
+                break
+        return list(found)
+
+    return [
+        Asked("list 20 threads of a user", lambda: threads(filter={"user_id": USER})),
+        Asked("list 20 threads", threads),
+        Asked("page of 20 of the long thread", lambda: messages("long")[200:220]),
+        Asked("page of 20 of 100 messages", lambda: messages("short")[20:40]),
+        Asked("last 50", lambda: messages("long")[-50:]),
+        Asked(
+            "window of 2,000 tokens",
+            lambda: trim_messages(messages("long"), max_tokens=2_000, token_counter=count_tokens_approximately),
+        ),
+        Asked("stats", tokens),
+        Asked("append", lambda: graph.update_state(thread("long"), {"messages": [next(fresh)]}, as_node="model")),
+    ]
