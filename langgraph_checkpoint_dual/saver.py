@@ -122,7 +122,7 @@ class Saver(BaseCheckpointSaver[str]):
             ConfigError: if an id cannot be used.
         """
         config, view = view_of(thread_id, channel, checkpoint_id, reducer)
-        return Conversation(self._store, self._blocking, self._looping, config, view, self.get_next_version)
+        return Conversation(self._store, self._whole_blocking, self._whole_looping, config, view, self.get_next_version)
 
     def _seen(self, subject: Any, work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
         return self._observer.observed(self._system, subject, work)

@@ -630,6 +630,29 @@ async def test_append_to_a_saver_that_keeps_only_the_latest(kind: Kind, database
         assert [message.id for message in wanted[-3:]] == ["hello", "a8", "after"]
 
 
+async def test_a_thread_that_the_official_saver_left(kind: Kind, database: str, face: str) -> None:
+    for schema, name in ((State, "plain"), (DeltaState, "delta")):
+        async with opened(kind.official, database) as theirs:
+            graph = two_nodes(theirs, schema)
+            for turn in range(3):
+                await graph.ainvoke(said(f"turn {turn}"), config(name)) if kind.face == "async" else graph.invoke(
+                    said(f"turn {turn}"), config(name)
+                )
+        async with opened(kind.ours, database) as saver:
+            graph = two_nodes(saver, schema)
+            view = Talk(saver, face, name)
+            before = graph.get_state(config(name)).values
+            assert [one.message for one in await view("page")] == before["messages"]
+            assert await view("count") == 6
+            await view("append", HumanMessage("by hand", id="by hand"))
+            await asyncio.to_thread(graph.invoke, said("and on"), config(name))
+            after = graph.get_state(config(name)).values
+            assert after["turns"] == before["turns"] + 1 == 4
+            texts = [message.text for message in after["messages"]]
+            assert texts == [*(one.text for one in before["messages"]), "by hand", "and on", "8 so far"]
+            assert await view.texts() == texts
+
+
 # --- Going on with a graph ---
 
 

@@ -32,6 +32,7 @@ from langchain_core.messages import (
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import CheckpointMetadata
 from langgraph.checkpoint.base.id import uuid6
+from langgraph.checkpoint.serde.types import TASKS
 
 from langgraph_checkpoint_dual import observing
 from langgraph_checkpoint_dual.core import values
@@ -39,7 +40,9 @@ from langgraph_checkpoint_dual.core.address import Address, config_of
 from langgraph_checkpoint_dual.core.checkpoints import Loaded, checkpoint_row, write_row
 from langgraph_checkpoint_dual.core.conversations import ListedItems, Spot, View, not_a_list, value_at
 from langgraph_checkpoint_dual.core.deltas import is_snapshot, rebuilt, snapshot
+from langgraph_checkpoint_dual.core.history import only
 from langgraph_checkpoint_dual.core.items import LIST, Inline, Manifest, Planned, Planner, Range, Slot, cut
+from langgraph_checkpoint_dual.core.looks import Look
 from langgraph_checkpoint_dual.core.metadata import merged_metadata
 from langgraph_checkpoint_dual.core.registry import thread_row
 from langgraph_checkpoint_dual.core.rows import Guard, Outcome, Put, PutWrites, size_of
@@ -72,6 +75,8 @@ class _Base(NamedTuple):
 
     checkpoint: Loaded | None
     is_latest: bool
+    foreign: Mapping[str, Any] | None = None
+    """The values of a checkpoint that another saver stored: nothing of it can be used again."""
 
 
 class _Edit(NamedTuple):
@@ -143,7 +148,12 @@ async def _insert(
     base = await _base(store, view, tx)
     try:
         edit = await _edited(store, _Within(tx), view, planner, base, new)
-        writes, put, over = _additions(store, view, config, base, edit, new, next_version)
+        carried = {
+            channel: planner.plan(value, None)
+            for channel, value in (base.foreign or {}).items()
+            if channel != view.channel
+        }
+        writes, put, over = _additions(store, view, config, base, edit, carried, new, next_version)
     except EncodeError as exc:
         raise exc.in_channel(view.channel) from exc
     made.append(put)
@@ -182,12 +192,17 @@ async def _base(store: Store, view: View, tx: Tx) -> _Base:
     """
     where = {key: value for key, value in view.address._asdict().items() if value is not None}
     found = await store.load_rows(tx, await tx.fetch(f"page where {' and '.join(where)}", limit=1, **where))
-    if view.address.checkpoint_id is None:
-        return _Base(found[0] if found else None, True)
+    checkpoint_id = view.address.checkpoint_id
+    if checkpoint_id is None and not found:
+        return _Base(None, True)
     if not found:
-        raise ConfigError(f"there is no checkpoint {unescape(view.address.checkpoint_id)!r} to append to")
-    head = await _head(tx, view.address)
-    return _Base(found[0], head == view.address.checkpoint_id)
+        raise ConfigError(f"there is no checkpoint {unescape(checkpoint_id or '')!r} to append to")
+    foreign = None if found[0].sealed_slots else _foreign(store, found[0])
+    return _Base(found[0], checkpoint_id in (None, await _head(tx, view.address)), foreign)
+
+
+def _foreign(store: Store, loaded: Loaded) -> Mapping[str, Any]:
+    return {**Look({}).values(loaded, store.serde), **loaded.checkpoint["channel_values"]}
 
 
 async def _head(tx: Tx, at: Address) -> str | None:
@@ -204,6 +219,8 @@ async def _edited(store: Store, db: Reads, view: View, planner: Planner, base: _
     if loaded is None:
         return _planned(planner, [], new)
     slot = loaded.slots.get(view.channel)
+    if base.foreign is not None and view.channel in base.foreign:
+        return await _of_value(store, db, view, planner, base, new, base.foreign[view.channel])
     if isinstance(slot, Manifest) and slot.kind == LIST:
         listed = ListedItems(store, view.channel, Spot(loaded.address, loaded.sealed_slots, slot), slot)
         return await _extended(store, db, planner, listed, new)
@@ -211,6 +228,11 @@ async def _edited(store: Store, db: Reads, view: View, planner: Planner, base: _
         was_written = view.channel in loaded.checkpoint["channel_versions"]
         return await _rebuilt(store, db, view, planner, base, new) if was_written else _planned(planner, [], new)
     value = await value_at(store, db, view, Spot(loaded.address, loaded.sealed_slots, slot), slot)
+    return await _of_value(store, db, view, planner, base, new, value)
+
+
+async def _of_value(store: Store, db: Reads, view: View, planner: Planner, base: _Base, new: _New, value: Any) -> _Edit:
+    """A value that was read whole."""
     if is_snapshot(value):
         return await _rebuilt(store, db, view, planner, base, new)
     if not isinstance(value, list):
@@ -229,7 +251,9 @@ async def _rebuilt(store: Store, db: Reads, view: View, planner: Planner, base: 
     assert loaded is not None
     if base.is_latest and all(channel != view.channel for _, channel, _ in loaded.writes):
         return _Edit(None, counts=True)
-    parts = await rebuilt(store, db, loaded.address, view.channel, view.reducer)
+    slot = loaded.slots.get(view.channel)
+    own = None if slot is None else only(loaded.address, view.channel, slot, loaded.sealed_slots)
+    parts = await rebuilt(store, db, loaded.address, view.channel, view.reducer, own=own)
     plan = planner.plan(snapshot(view.reducer([part.value for part in parts], [new.messages])), None)
     return _Edit(plan.stored.slot, plan.items, is_snapshot=True)
 
@@ -306,7 +330,14 @@ async def _holding(listed: ListedItems, ids: frozenset[str], tx: Tx) -> list[int
 
 
 def _additions(
-    store: Store, view: View, config: RunnableConfig, base: _Base, edit: _Edit, new: _New, next_version: NextVersion
+    store: Store,
+    view: View,
+    config: RunnableConfig,
+    base: _Base,
+    edit: _Edit,
+    carried: Mapping[str, Planned],
+    new: _New,
+    next_version: NextVersion,
 ) -> tuple[PutWrites | None, Put, Succession | None]:
     """What to store: the new checkpoint, for a delta channel a pending write before it, and what goes for it."""
     loaded = base.checkpoint
@@ -314,7 +345,7 @@ def _additions(
     metadata = _metadata(loaded, view.channel, edit)
     checkpoint_id = _id_after(loaded, metadata["step"])
     body = _body(loaded, view.channel, next_version)
-    slots = dict(loaded.slots) if loaded else {}
+    slots = {**(loaded.slots if loaded else {}), **{channel: plan.stored.slot for channel, plan in carried.items()}}
     slots.pop(view.channel, None)
     if edit.slot is not None:
         slots[view.channel] = edit.slot
@@ -323,7 +354,9 @@ def _additions(
     own_parent = parent if over is None or over.is_rebuilt else parent._replace(checkpoint_id=None)
     row = checkpoint_row(store.serde, own_parent, checkpoint_id, body, slots, merged)
     items = item_rows(parent, escape(view.channel), edit.items, micros_of(body["ts"]))
-    guard = Guard(row.checkpoint_ns, parent.checkpoint_id or "", loaded.sealed_slots) if loaded else None
+    for channel, plan in carried.items():
+        items += item_rows(parent, escape(channel), plan.items, micros_of(body["ts"]))
+    guard = Guard(row.checkpoint_ns, parent.checkpoint_id or "", loaded.sealed_slots or None) if loaded else None
     put = Put(row, items, guard, None if row.checkpoint_ns else thread_row(row.thread_id, merged))
     if edit.slot is not None:
         return None, put, over
@@ -354,7 +387,8 @@ def _body(loaded: Loaded | None, channel: str, next_version: NextVersion) -> dic
         ConfigError: if the one before holds sends in an old way, which only its graph can move on.
     """
     before: Mapping[str, Any] = loaded.checkpoint if loaded else {"v": _FORMAT, "versions_seen": {}}
-    if before.get("channel_values"):
+    sends = (before.get("channel_values") or {}).get(TASKS) or before.get("pending_sends")
+    if sends and before.get("v", _FORMAT) < _FORMAT:
         raise ConfigError(
             "the thread waits in the middle of a step of an old langgraph; run its graph to the end first"
         )

@@ -38,7 +38,7 @@ from langgraph_checkpoint_dual.core.address import Address
 from langgraph_checkpoint_dual.core.checkpoints import Loaded
 from langgraph_checkpoint_dual.core.deltas import Reducer, rebuilt, without_snapshot
 from langgraph_checkpoint_dual.core.history import only, slots_at
-from langgraph_checkpoint_dual.core.items import LIST, Manifest, Range, Slot, cut, joined, merged
+from langgraph_checkpoint_dual.core.items import LIST, Inline, Manifest, Range, Slot, cut, joined, merged
 from langgraph_checkpoint_dual.core.looks import Look, Part
 from langgraph_checkpoint_dual.core.store import Store, unless_lost
 from langgraph_checkpoint_dual.core.text import escape
@@ -224,14 +224,15 @@ async def opened(store: Store, db: Reads, view: View, *, dated: bool = False) ->
         return _Held([])
     if isinstance(spot.slot, Manifest) and spot.slot.kind == LIST:
         return ListedItems(store, view.channel, spot, spot.slot)
+    read = partial(rebuilt, store, db, spot.address, view.channel, view.reducer, dated=dated)
     if spot.slot is None:
-        return _Held(await rebuilt(store, db, spot.address, view.channel, view.reducer, dated=dated))
+        return _Held(await read())
     stored = await value_at(store, db, view, spot, spot.slot)
     value = without_snapshot(stored)
     if not isinstance(value, (list, tuple)):
         raise not_a_list(view, value)
     if dated and value is not stored:
-        return _Held(await rebuilt(store, db, spot.address, view.channel, view.reducer, dated=True))
+        return _Held(await read(own=only(spot.address, view.channel, spot.slot, spot.sealed)))
     return _Held([Part(one, 0, 0) for one in value])
 
 
@@ -245,19 +246,25 @@ def not_a_list(view: View, value: Any) -> ConfigError:
 
 async def _find(store: Store, view: View, tx: Tx) -> Spot | None:
     """The checkpoint of a view; `None` if there is none, or nothing was ever written to the channel."""
-    where = {key: value for key, value in view.address._asdict().items() if value is not None}
-    conditions = " and ".join(where)
-    rows = await tx.fetch(f"spot where {conditions}", **where)
-    if not rows:
-        return None
-    at = view.address._replace(checkpoint_id=rows[0][0])
-    slots = slots_at(at, bytes(rows[0][1]))
-    if view.channel in slots:
-        return Spot(at, bytes(rows[0][1]), slots[view.channel])
-    found = await store.load_rows(tx, await tx.fetch(f"page where {_AT}", limit=1, **at._asdict()))
-    if not found or view.channel not in found[0].checkpoint["channel_versions"]:
-        return None
-    return Spot(at, b"", None)
+    at = view.address
+    if at.checkpoint_id is None:
+        head = await tx.fetch("head", thread_id=at.thread_id, checkpoint_ns=at.checkpoint_ns)
+        if not head:
+            return None
+        at = at._replace(checkpoint_id=head[0][0])
+    for (sealed,) in await tx.fetch("slots", **at._asdict()):
+        slots = slots_at(at, bytes(sealed))
+        if view.channel in slots:
+            return Spot(at, bytes(sealed), slots[view.channel])
+    for loaded in await store.load_rows(tx, await tx.fetch(f"page where {_AT}", limit=1, **at._asdict())):
+        if view.channel in loaded.slots:  # it is a foreign one
+            return Spot(at, b"", loaded.slots[view.channel])
+        read_already = loaded.checkpoint["channel_values"]
+        if view.channel in read_already:
+            return Spot(at, b"", Inline(values.encode(store.serde, read_already[view.channel])))
+        if view.channel in loaded.checkpoint["channel_versions"]:
+            return Spot(at, b"", None)
+    return None
 
 
 async def value_at(store: Store, db: Reads, view: View, spot: Spot, slot: Slot) -> Any:

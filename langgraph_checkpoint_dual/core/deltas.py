@@ -62,26 +62,30 @@ class _Way(NamedTuple):
 
 
 async def rebuilt(
-    store: Store, db: Reads, at: Address, channel: str, reducer: Reducer, *, dated: bool = False
+    store: Store,
+    db: Reads,
+    at: Address,
+    channel: str,
+    reducer: Reducer,
+    *,
+    own: Loaded | None = None,
+    dated: bool = False,
 ) -> list[Part]:
     """The elements of the list that a delta channel holds in a checkpoint.
 
     Args:
+        own: the checkpoint itself, with just this channel, if it stores the list.
         dated: find the times of all messages, as far back as there are ancestors, rather than only of those since the
             last stored value.
     """
-    way = await unless_lost(lambda: db.read(partial(_look_back, at, channel, dated)))
+    way = await unless_lost(lambda: db.read(partial(_look_back, at, channel, own, dated)))
     weight = way.look.weight + sum(len(row[8]) for row in way.rows)
     return await db.compute(weight, partial(_replayed, store, way, channel, reducer))
 
 
-async def _look_back(at: Address, channel: str, dated: bool, tx: Tx) -> _Way:
+async def _look_back(at: Address, channel: str, own: Loaded | None, dated: bool, tx: Tx) -> _Way:
     passed: list[str] = []
-    sealed = bytes((await tx.fetch("slots", **at._asdict()) or [(b"",)])[0][0])
-    if not sealed:
-        raise ItemLost("the checkpoint was removed while it was read")
-    own = slots_at(at, sealed).get(channel)
-    seeds = [] if own is None else [(0, only(at, channel, own, sealed))]
+    seeds = [] if own is None else [(0, own)]
 
     def visit(here: Address, sealed: bytes) -> bool:
         passed.append(here.checkpoint_id or "")
