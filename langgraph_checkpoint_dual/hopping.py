@@ -9,7 +9,8 @@ from contextvars import copy_context
 from typing import Protocol, TypeVar
 
 from langgraph_checkpoint_dual.core.rows import Outcome, Put, PutWrites
-from langgraph_checkpoint_dual.core.tx import Database, Tx, finish
+from langgraph_checkpoint_dual.core.space import Storage, Vacuumed
+from langgraph_checkpoint_dual.core.tx import Tx, finish
 
 T = TypeVar("T")
 
@@ -17,7 +18,7 @@ INLINE_WEIGHT = 32_768
 """Encoding or decoding fewer bytes is quicker than a hop to a thread, and blocks a loop for less than 1 ms."""
 
 
-class Engine(Database, Protocol):
+class Engine(Storage, Protocol):
     """A blocking database that has a life."""
 
     def setup(self) -> None:
@@ -55,6 +56,10 @@ class HoppingFace:
 
     async def compute(self, weight: int, work: Callable[[], T]) -> T:
         return work() if weight < INLINE_WEIGHT else await self._hop(work)
+
+    async def vacuum(self, *, full: bool) -> Vacuumed:
+        """See `Storage`."""
+        return await self._hop(lambda: finish(self._engine.vacuum(full=full)))
 
     async def setup(self) -> None:
         """Make the schema, or bring it up to date."""

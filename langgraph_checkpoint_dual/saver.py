@@ -30,6 +30,7 @@ from langgraph_checkpoint_dual.core.adopting import Adopting, Adoption
 from langgraph_checkpoint_dual.core.deltas import Reducer
 from langgraph_checkpoint_dual.core.listing import Listing, listing
 from langgraph_checkpoint_dual.core.retention import Progress, Removed, Retention
+from langgraph_checkpoint_dual.core.space import Storage, Vacuumed
 from langgraph_checkpoint_dual.core.store import LATE, Rules, Store
 from langgraph_checkpoint_dual.core.trimming import HISTORIES
 from langgraph_checkpoint_dual.core.tx import Database, finish
@@ -51,8 +52,8 @@ class Saver(BaseCheckpointSaver[str]):
     """
 
     _system: ClassVar[str]
-    _blocking: Database
-    _looping: Database
+    _blocking: Storage
+    _looping: Storage
     _adoption: Adoption
     _cache: Cache
     _rules: Rules
@@ -336,6 +337,25 @@ class Saver(BaseCheckpointSaver[str]):
                 now=now,
             ),
         )
+
+    def vacuum(self, *, full: bool = False) -> Vacuumed:
+        """Give the space of what was removed back to the disk. Returns what was taken before and after, in bytes.
+
+        SQLite writes the whole file anew: nobody else writes meanwhile, and the disk needs room for a second one.
+        Postgres makes the space usable again, and gives back what is free at the end of each table.
+
+        Args:
+            full: on Postgres, give back all of it: the tables are written anew, and locked meanwhile.
+
+        Raises:
+            ConfigError: if the saver's own connection is in a transaction.
+            CheckpointerError: if the database does not let this user do it, or has no room.
+        """
+        return finish(self._seen(None, self._blocking.vacuum(full=full)))
+
+    async def avacuum(self, *, full: bool = False) -> Vacuumed:
+        """As `vacuum`."""
+        return await self._seen(None, self._looping.vacuum(full=full))
 
     def get_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]

@@ -10,6 +10,7 @@ import asyncio
 import warnings
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from psycopg import AsyncConnection, AsyncPipeline, ClientCursor, Connection, Pipeline, errors
@@ -18,6 +19,7 @@ from psycopg.rows import tuple_row
 
 from langgraph_checkpoint_dual.combining import Combiner, Job
 from langgraph_checkpoint_dual.core.rows import Named, Outcome, Put, PutWrites, size_of
+from langgraph_checkpoint_dual.core.space import Vacuumed
 from langgraph_checkpoint_dual.core.tx import Row, TableGone, Tx, finish
 from langgraph_checkpoint_dual.errors import CheckpointerError, ClosedError
 from langgraph_checkpoint_dual.hopping import INLINE_WEIGHT, HoppingFace
@@ -36,6 +38,7 @@ from langgraph_checkpoint_dual.postgres.sessions import (
     loop_transaction,
     transaction,
 )
+from langgraph_checkpoint_dual.postgres.space import vacuumed
 from langgraph_checkpoint_dual.postgres.statements import (
     Addition,
     Dialect,
@@ -237,6 +240,9 @@ class _Engine:
             return fate.result
         return await tx.whole(lambda: fate.run(tx))
 
+    async def _vacuumed(self, full: bool, tx: BlockingTx | LoopTx) -> Vacuumed:
+        return await vacuumed(tx, tx.conn, self._schema.table_names, full=full)
+
     async def _set_up(self, tx: BlockingTx | LoopTx) -> None:
         careful = _in_transaction(tx.conn) or not self._sessions.replaceable
         if await self._schema.is_current(tx, careful=careful):
@@ -345,11 +351,16 @@ class BlockingEngine(_Engine):
         with on_behalf_of(errand.callers for errand in errands):
             return finish(self._repeated(lambda tx: _store_all(tx, [errand.addition for errand in errands])))
 
-    async def _repeated(self, work: Callable[[BlockingTx], Awaitable[T]]) -> T:
+    async def vacuum(self, *, full: bool) -> Vacuumed:
+        """See `Storage`."""
+        self.setup()
+        return await self._repeated(partial(self._vacuumed, full), patient=True)
+
+    async def _repeated(self, work: Callable[[BlockingTx], Awaitable[T]], *, patient: bool = False) -> T:
         """Do the work on a session of its own, and on another one if that fails."""
 
         async def once(attempts: Attempts) -> T:
-            with self._sessions.session(attempts) as conn:
+            with self._sessions.session(attempts, patient=patient) as conn:
                 return await work(BlockingTx(conn, self._dialect, self._sessions.prepare))
 
         return await repeated(once, self._sessions.limits.retry_for, block)
@@ -429,11 +440,16 @@ class LoopEngine(_Engine):
         with on_behalf_of(errand.callers for errand in errands):
             return await self._repeated(lambda tx: _store_all(tx, [errand.addition for errand in errands]))
 
-    async def _repeated(self, work: Callable[[LoopTx], Awaitable[T]]) -> T:
+    async def vacuum(self, *, full: bool) -> Vacuumed:
+        """See `Storage`."""
+        await self.setup()
+        return await self._repeated(partial(self._vacuumed, full), patient=True)
+
+    async def _repeated(self, work: Callable[[LoopTx], Awaitable[T]], *, patient: bool = False) -> T:
         """Do the work on a session of its own, and on another one if that fails."""
 
         async def once(attempts: Attempts) -> T:
-            async with self._sessions.session(attempts) as conn:
+            async with self._sessions.session(attempts, patient=patient) as conn:
                 return await work(LoopTx(conn, self._dialect, self._sessions.prepare))
 
         return await repeated(once, self._sessions.limits.retry_for, asyncio.sleep)
@@ -467,6 +483,10 @@ class OneLoop:
 
     async def compute(self, weight: int, work: Callable[[], T]) -> T:
         return await self._here.compute(weight, work)
+
+    async def vacuum(self, *, full: bool) -> Vacuumed:
+        """See `Storage`."""
+        return await self._here.vacuum(full=full)
 
     async def setup(self, create: bool = True) -> None:
         """As `BlockingEngine.setup`, or `verify`."""

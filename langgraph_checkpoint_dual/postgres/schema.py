@@ -7,6 +7,7 @@ import json
 from psycopg import errors, sql
 
 from langgraph_checkpoint_dual.core import migrations
+from langgraph_checkpoint_dual.core.queries import TABLES
 from langgraph_checkpoint_dual.core.tx import Tx
 from langgraph_checkpoint_dual.errors import SchemaError
 from langgraph_checkpoint_dual.postgres.statements import PACKAGE, Dialect
@@ -95,6 +96,11 @@ class Schema:
             return forbidden
         todo = migrations.pending(self.migrations, await migrations.applied_numbers(tx))
         return forbidden + [f"migration {one.number} ({one.name})" for one in todo]
+
+    @property
+    def table_names(self) -> list[str]:
+        """The tables, quoted, whether or not they are there."""
+        return [self._name(table) for table in TABLES]
 
     def script(self) -> list[str]:
         """The statements that make everything in an empty database, under the lock of `setup`."""

@@ -95,11 +95,13 @@ class _Sessions:
             _log.info("a pooler lies between: prepared statements are not used")
 
     @contextmanager
-    def _judged(self, conn: Connection[Any] | AsyncConnection[Any], *, replaceable: bool) -> Iterator[None]:
-        """Tell failures of the session from other errors."""
+    def _judged(
+        self, conn: Connection[Any] | AsyncConnection[Any], *, replaceable: bool, patient: bool
+    ) -> Iterator[None]:
+        """Tell failures of the session from other errors; who is patient waits for as long as the server likes."""
         knew = self.single_statements
         try:
-            with Watched(conn, self.limits.response_timeout):
+            with Watched(conn, None if patient else self.limits.response_timeout):
                 yield
         except Error as exc:
             if isinstance(exc, NoAnswer):
@@ -123,11 +125,11 @@ class BlockingSessions(_Sessions):
         self.lock = threading.RLock()
 
     @contextmanager
-    def session(self, attempts: Attempts) -> Iterator[Connection[Any]]:
+    def session(self, attempts: Attempts, *, patient: bool = False) -> Iterator[Connection[Any]]:
         """A connection for one operation; where it is not in autocommit mode, in a transaction that ends with it."""
         source = self._open()
         if isinstance(source, Connection):
-            with self.lock, self._judged(source, replaceable=False), _transaction_of(source):
+            with self.lock, self._judged(source, replaceable=False, patient=patient), _transaction_of(source):
                 self._look(source)
                 yield source
                 if self._pipe is not None:
@@ -135,7 +137,7 @@ class BlockingSessions(_Sessions):
             return
         pooled = self._take(source, attempts)
         try:
-            with self._judged(pooled, replaceable=True), _transaction_of(pooled):
+            with self._judged(pooled, replaceable=True, patient=patient), _transaction_of(pooled):
                 self._look(pooled)
                 yield pooled
         finally:
@@ -196,12 +198,12 @@ class LoopSessions(_Sessions):
         self._lock = asyncio.Lock()
 
     @asynccontextmanager
-    async def session(self, attempts: Attempts) -> AsyncIterator[AsyncConnection[Any]]:
+    async def session(self, attempts: Attempts, *, patient: bool = False) -> AsyncIterator[AsyncConnection[Any]]:
         """As `BlockingSessions.session`."""
         source = self.conn
         if isinstance(source, AsyncConnection):
             async with self._lock:
-                with self._judged(source, replaceable=False):
+                with self._judged(source, replaceable=False, patient=patient):
                     async with _loop_transaction_of(source):
                         await self._look(source)
                         yield source
@@ -213,7 +215,7 @@ class LoopSessions(_Sessions):
             await source.open()
         pooled = await self._take(source, attempts)
         try:
-            with self._judged(pooled, replaceable=True):
+            with self._judged(pooled, replaceable=True, patient=patient):
                 async with _loop_transaction_of(pooled):
                     await self._look(pooled)
                     yield pooled

@@ -20,6 +20,7 @@ from langgraph_checkpoint_dual.combining import Combiner, Job
 from langgraph_checkpoint_dual.core import migrations
 from langgraph_checkpoint_dual.core.queries import Queries
 from langgraph_checkpoint_dual.core.rows import Outcome, Put, PutWrites
+from langgraph_checkpoint_dual.core.space import Vacuumed
 from langgraph_checkpoint_dual.core.tx import Tx, finish, stored
 from langgraph_checkpoint_dual.errors import BusyError, ClosedError, SchemaError
 from langgraph_checkpoint_dual.hopping import HoppingFace
@@ -31,6 +32,7 @@ from langgraph_checkpoint_dual.sqlite.connections import (
     commit_on,
     roll_back_on,
 )
+from langgraph_checkpoint_dual.sqlite.space import vacuumed
 from langgraph_checkpoint_dual.sqlite.transactions import SqliteTx, Work, quoted_names
 
 T = TypeVar("T")
@@ -87,6 +89,16 @@ class SqliteEngine:
 
     async def compute(self, weight: int, work: Callable[[], T]) -> T:
         return work()
+
+    async def vacuum(self, *, full: bool) -> Vacuumed:
+        """See `Storage`; it is always full."""
+        self.setup()
+        place = self.connections.writer()
+        with place.lock:
+            try:
+                return vacuumed(place.take(), self.timeout)
+            finally:
+                place.rest()
 
     # --- life ---
 

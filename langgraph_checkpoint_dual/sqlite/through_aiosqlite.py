@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import aiosqlite
 
 from langgraph_checkpoint_dual.core.rows import Outcome, Put, PutWrites
+from langgraph_checkpoint_dual.core.space import Vacuumed
 from langgraph_checkpoint_dual.core.tx import Tx, finish
 from langgraph_checkpoint_dual.errors import ClosedError
 from langgraph_checkpoint_dual.hopping import INLINE_WEIGHT
@@ -42,6 +43,10 @@ class AiosqliteFace:
 
     async def compute(self, weight: int, work: Callable[[], T]) -> T:
         return work() if weight < INLINE_WEIGHT else await asyncio.to_thread(work)
+
+    async def vacuum(self, *, full: bool) -> Vacuumed:
+        """See `Storage`."""
+        return await self._on_its_thread(lambda engine: finish(engine.vacuum(full=full)))
 
     async def setup(self) -> None:
         """Make the schema, or bring it up to date."""
@@ -91,6 +96,10 @@ class AiosqliteBlockingFace:
 
     async def compute(self, weight: int, work: Callable[[], T]) -> T:
         return work()
+
+    async def vacuum(self, *, full: bool) -> Vacuumed:
+        """See `Storage`."""
+        return _elsewhere(self._face.vacuum(full=full))
 
 
 def _elsewhere(operation: Coroutine[Any, Any, T]) -> T:
