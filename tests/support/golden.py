@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 from base64 import b64decode
 from pathlib import Path
@@ -80,19 +79,18 @@ def _said(found: Any) -> Any:
     return answer(found), parent_of(found)
 
 
-async def continued(saver: Any, thread_id: str) -> Any:
-    """Go on with a golden thread to its end, and what its state is then."""
+def continued(saver: Any, thread_id: str) -> Any:
+    """Go on with a golden thread to its end, and what its state is then; `None` if there is no such thread."""
     build, given = graphs.CONTINUATIONS[thread_id]
     config: Any = {"configurable": {"thread_id": thread_id}}
-    if await saver.aget_tuple(config) is None:
+    if saver.get_tuple(config) is None:
         return None
     graphs.BROKEN["now"] = False
     graph = build(saver)
-    await asyncio.to_thread(graph.invoke, Command(resume="yes") if given == "resume" else given, config)
-    state = await asyncio.to_thread(graph.get_state, config)
-    return answerless(state)
+    graph.invoke(Command(resume="yes") if given == "resume" else given, config)
+    return state_of(graph.get_state(config))
 
 
-def answerless(state: Any) -> Any:
+def state_of(state: Any) -> Any:
     """What a state says, without ids and times."""
-    return (repr(state.values), state.next, [task.name for task in state.tasks], (state.metadata or {}).get("step"))
+    return repr(state.values), state.next, [task.name for task in state.tasks], (state.metadata or {}).get("step")
