@@ -229,7 +229,7 @@ class Store:
                 return own
             own_parent = parent if over is None or over.is_rebuilt else parent._replace(checkpoint_id=None)
             work = partial(
-                self._planned, own_parent, checkpoint_id, checkpoint, channel_values, merged, guard, base, fresh
+                self.planned, own_parent, checkpoint_id, checkpoint, channel_values, merged, guard, base, fresh
             )
             addition, known = await db.compute(weight, work)
             if not compared and sum(len(item.data) for item in addition.items) > _COMPARE_BYTES:
@@ -258,7 +258,7 @@ class Store:
         known = self.memory.get(parent.thread_id, parent.checkpoint_ns or "")
         return known if known is not None and known.checkpoint_id == parent.checkpoint_id else None
 
-    def _planned(
+    def planned(
         self,
         parent: Address,
         checkpoint_id: str,
