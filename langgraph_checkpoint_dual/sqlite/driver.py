@@ -209,17 +209,19 @@ class SqliteEngine:
                 place.rest()
 
     def _run_together(self, place: Place, jobs: Sequence[Job[Work]]) -> None:
-        """Run all jobs in one transaction, each in a savepoint, and settle them after the commit."""
+        """Run all jobs in one transaction, each of several in a savepoint, and settle them after the commit."""
         conn = place.conn
         assert conn is not None
         ended: list[tuple[Job[Work], Any, BaseException | None]] = []
         begun = committing = False
+        run = self._run_job
         try:
             if not conn.in_transaction:
                 self._begin_immediate(place)
+                run = self._run_job if len(jobs) > 1 else self._run_alone
             begun = True
             for job in jobs:
-                ended.append((job, *self._run_job(conn, job)))
+                ended.append((job, *run(conn, job)))
             committing = True
             commit_on(conn)
             _settle(ended)
@@ -251,10 +253,14 @@ class SqliteEngine:
                     ) from exc
             time.sleep(random.uniform(0.0002, 0.004))
 
+    def _run_alone(self, conn: sqlite3.Connection, job: Job[Work]) -> tuple[Any, BaseException | None]:
+        """Run the only job of a transaction: what it raises ends both."""
+        return finish(_coroutine(job.work(self._tx(conn)))), None
+
     def _run_job(self, conn: sqlite3.Connection, job: Job[Work]) -> tuple[Any, BaseException | None]:
         conn.execute("SAVEPOINT job")
         try:
-            result: Any = finish(_coroutine(job.work(self._tx(conn))))
+            result, _ = self._run_alone(conn, job)
         except Exception as exc:
             if not conn.in_transaction or _is_full(exc):  # it may have ended the whole transaction
                 raise

@@ -70,7 +70,8 @@ class SqliteTx:
         return not await self.fetch("deleted_since", **where)
 
     def _many(self, query: str, rows: Sequence[tuple[Any, ...]]) -> None:
-        self._cursor().executemany(self._queries[query], rows)
+        if rows:
+            self._cursor().executemany(self._queries[query], rows)
 
     def _cursor(self) -> sqlite3.Cursor:
         cursor = self._conn.cursor()
