@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 from psycopg import AsyncConnection, Connection, Error, OperationalError, errors
@@ -13,6 +14,7 @@ from langgraph_checkpoint_dual.core.tx import Tx
 from langgraph_checkpoint_dual.retrying import InterruptedSession
 
 T = TypeVar("T")
+_CANCEL_SECONDS = 5.0
 _PASSING = {"40001", "40P01"}
 """Serialization failure, deadlock: the server rolled back and asks for a repetition."""
 _SINGLE = "this saver was given a single connection, which it cannot open again: give it a pool or a connection string"
@@ -75,6 +77,20 @@ def _has_input(fd: int) -> bool:
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     return bool(poll.poll(0))
+
+
+def drain(conn: Connection[Any]) -> None:
+    """Cancel a statement that nobody waits for any more, and take in what the server says to it."""
+    with suppress(Error):
+        conn.cancel_safe(timeout=_CANCEL_SECONDS)
+    while conn.pgconn.get_result() is not None:
+        pass
+
+
+def roll_back(conn: Connection[Any]) -> None:
+    """End a transaction of which psycopg may have lost track."""
+    conn.pgconn.exec_(b"ROLLBACK")
+    conn._num_transactions = 0
 
 
 class Fate(Generic[T]):

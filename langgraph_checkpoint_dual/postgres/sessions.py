@@ -29,7 +29,14 @@ from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolClosed, PoolTi
 
 from langgraph_checkpoint_dual import observing
 from langgraph_checkpoint_dual.errors import BusyError, CheckpointerError, ClosedError
-from langgraph_checkpoint_dual.postgres.faults import interruption, interrupts, is_alive, refuses_transactions
+from langgraph_checkpoint_dual.postgres.faults import (
+    drain,
+    interruption,
+    interrupts,
+    is_alive,
+    refuses_transactions,
+    roll_back,
+)
 from langgraph_checkpoint_dual.postgres.pools import ais_direct, aprobe, is_direct, probe
 from langgraph_checkpoint_dual.postgres.watch import NoAnswer, Watched
 from langgraph_checkpoint_dual.retrying import Attempts, InterruptedSession
@@ -43,6 +50,7 @@ STATEMENT_MODE = (
 )
 _POOL_FAILURES = (PoolTimeout, TooManyRequests, PoolClosed)
 _PING_SECONDS = 1.0
+_OPEN = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
 _LATEST = (None, IsolationLevel.READ_COMMITTED)
 _SEE_THE_LATEST = b"SET TRANSACTION ISOLATION LEVEL READ COMMITTED"
 _BUSY = (
@@ -123,13 +131,19 @@ class BlockingSessions(_Sessions):
         self._source, self._pipe = source, pipe
         self.conn: SyncConn | None = source if isinstance(source, (Connection, ConnectionPool)) else None
         self.lock = threading.RLock()
+        self._ours = False
+        """Whether what is open on the single connection was begun here."""
 
     @contextmanager
     def session(self, attempts: Attempts, *, patient: bool = False) -> Iterator[Connection[Any]]:
         """A connection for one operation; where it is not in autocommit mode, in a transaction that ends with it."""
         source = self._open()
         if isinstance(source, Connection):
+<<<<<<< HEAD
             with self.lock, self._judged(source, replaceable=False, patient=patient), _transaction_of(source):
+=======
+            with self.lock, self._judged(source, replaceable=False), self._mended(source), _transaction_of(source):
+>>>>>>> 948e698 (wip)
                 self._look(source)
                 yield source
                 if self._pipe is not None:
@@ -142,6 +156,21 @@ class BlockingSessions(_Sessions):
                 yield pooled
         finally:
             source.putconn(pooled)
+
+    @contextmanager
+    def _mended(self, conn: Connection[Any]) -> Iterator[None]:
+        """Before the use of a single connection, end what an exception from outside (Ctrl-C) has left of the last."""
+        if self._pipe is None and not conn.closed:
+            with conn.lock:  # nobody is at it, so what is still under way is what somebody gave up
+                if conn.info.transaction_status == TransactionStatus.ACTIVE:
+                    drain(conn)
+                if self._ours and conn.info.transaction_status in _OPEN:
+                    roll_back(conn)
+        self._ours = conn.info.transaction_status == TransactionStatus.IDLE
+        try:
+            yield
+        finally:
+            self._ours = self._ours and conn.info.transaction_status != TransactionStatus.IDLE
 
     def _look(self, conn: Connection[Any]) -> None:
         if self._asks(conn):

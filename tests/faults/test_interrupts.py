@@ -6,7 +6,9 @@ import sqlite3
 from contextlib import closing
 from typing import Any
 
+import psycopg
 import pytest
+from psycopg.pq import TransactionStatus
 
 import langgraph_checkpoint_dual as dual
 from tests.faults.common import rounds
@@ -45,3 +47,12 @@ class TestPostgres:
         with dual.PostgresSaver(postgres_uri) as saver:
             report = interrupt_rounds(saver, rounds(60), beside)
             assert report.clean, report
+
+    @pytest.mark.parametrize("autocommit", [True, False])
+    def test_given_connection(self, postgres_uri: str, autocommit: bool) -> None:
+        with psycopg.connect(postgres_uri, autocommit=autocommit) as connection:
+            # Nobody beside: psycopg closes a connection that is interrupted just when a statement fails, as the put
+            # does that meets another's items.
+            report = interrupt_rounds(dual.PostgresSaver(connection), rounds(60))
+            assert report.clean, report
+            assert connection.info.transaction_status == TransactionStatus.IDLE
