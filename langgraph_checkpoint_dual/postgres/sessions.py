@@ -139,11 +139,8 @@ class BlockingSessions(_Sessions):
         """A connection for one operation; where it is not in autocommit mode, in a transaction that ends with it."""
         source = self._open()
         if isinstance(source, Connection):
-<<<<<<< HEAD
-            with self.lock, self._judged(source, replaceable=False, patient=patient), _transaction_of(source):
-=======
-            with self.lock, self._judged(source, replaceable=False), self._mended(source), _transaction_of(source):
->>>>>>> 948e698 (wip)
+            judged = self._judged(source, replaceable=False, patient=patient)
+            with self.lock, judged, self._mended(source), _transaction_of(source):
                 self._look(source)
                 yield source
                 if self._pipe is not None:
