@@ -3,27 +3,43 @@
 from typing import TYPE_CHECKING, Any
 
 from langgraph_checkpoint_dual.cache import Cache
+from langgraph_checkpoint_dual.core.retention import Retention
 from langgraph_checkpoint_dual.observing import Observer
+from langgraph_checkpoint_dual.opening import aopen_saver, open_saver
 from langgraph_checkpoint_dual.serde import Serializer
 
 if TYPE_CHECKING:
+    from langgraph_checkpoint_dual.configuration import CheckpointerConfig
     from langgraph_checkpoint_dual.postgres import PostgresSaver
     from langgraph_checkpoint_dual.postgres.aio import AsyncPostgresSaver
     from langgraph_checkpoint_dual.sqlite import SqliteSaver
     from langgraph_checkpoint_dual.sqlite.aio import AsyncSqliteSaver
 
-__all__ = ["AsyncPostgresSaver", "AsyncSqliteSaver", "Cache", "Observer", "PostgresSaver", "Serializer", "SqliteSaver"]
+__all__ = [
+    "AsyncPostgresSaver",
+    "AsyncSqliteSaver",
+    "Cache",
+    "CheckpointerConfig",
+    "Observer",
+    "PostgresSaver",
+    "Retention",
+    "Serializer",
+    "SqliteSaver",
+    "aopen_saver",
+    "open_saver",
+]
 
 _HOMES = {
     "SqliteSaver": "sqlite",
     "AsyncSqliteSaver": "sqlite.aio",
     "PostgresSaver": "postgres",
     "AsyncPostgresSaver": "postgres.aio",
+    "CheckpointerConfig": "configuration",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Import a saver when it is first asked for: whoever uses SQLite need not load psycopg."""
+    """Import a class when it is first asked for: whoever uses SQLite need not load psycopg."""
     if name in _HOMES:
         from importlib import import_module
 
