@@ -31,7 +31,7 @@ def copy(
     target: Annotated[str, typer.Argument(metavar="NEW", help="The id of the copy.", show_default=False)],
 ) -> None:
     """Copy a thread with its whole history to a new thread of the same database."""
-    with desk.saver() as saver:
+    with desk.saver(look=False) as saver:
         _check_there(saver, [source])
         saver.copy_thread(source, target)
     _done(desk, f"copied {source} to {target}", source=source, target=target)
@@ -39,7 +39,7 @@ def copy(
 
 def delete(desk: Desk, threads: ThreadIds, *, yes: Yes = False) -> None:
     """Delete threads with everything of them."""
-    with desk.saver() as saver:
+    with desk.saver(look=False) as saver:
         _check_there(saver, threads)
         confirm(f"Delete {_named(threads)} from {desk.shown}?", yes=yes)
         for thread in threads:
@@ -49,7 +49,7 @@ def delete(desk: Desk, threads: ThreadIds, *, yes: Yes = False) -> None:
 
 def prune(desk: Desk, threads: ThreadIds, *, yes: Yes = False) -> None:
     """Remove all checkpoints of threads but the latest of each namespace, and what that needs."""
-    with desk.saver() as saver:
+    with desk.saver(look=False) as saver:
         _check_there(saver, threads)
         confirm(f"Remove the history of {_named(threads)} from {desk.shown}?", yes=yes)
         saver.prune(threads)
@@ -59,7 +59,7 @@ def prune(desk: Desk, threads: ThreadIds, *, yes: Yes = False) -> None:
 def _check_there(saver: Saver, threads: list[str]) -> None:
     """Raise `NotFound` for threads that do not exist: a mistyped id is told."""
     for thread in threads:
-        if not finish(lineage.steps(saver._blocking, thread, limit=1)) and saver.threads.get(thread) is None:
+        if not finish(lineage.steps(saver._whole_blocking, thread, limit=1)) and saver.threads.get(thread) is None:
             raise NotFound(f"there is no thread {thread!r}")
 
 

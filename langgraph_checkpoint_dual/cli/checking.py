@@ -41,7 +41,7 @@ def setup(desk: Desk) -> None:
 
 def verify(desk: Desk) -> None:
     """Check that the tables, and the rights on them, are there and up to date; change nothing."""
-    with desk.saver():
+    with desk.saver(ours=True):
         _say(desk, f"{desk.shown}: the tables are there and up to date", ok=True)
 
 
@@ -78,7 +78,7 @@ def doctor(
     Exit code 1 if anything is found and left. Only what no reader can miss is ever repaired: rows that nothing refers
     to are removed, rows of the registry and indexes are made anew.
     """
-    with desk.saver() as saver:
+    with desk.saver(look=not mend) as saver:
         found = _examined(desk, saver, thread)
         mended: list[Finding] = []
         saved = None
@@ -118,6 +118,8 @@ def _show_findings(desk: Desk, found: Examination) -> None:
     looked = (
         f"{found.threads:,} threads, {found.checkpoints:,} checkpoints, {found.items:,} items, {found.writes:,} writes"
     )
+    if found.official:
+        looked += f", and {found.official:,} checkpoints in the official saver's tables"
     if not found.findings:
         say(cell(f"{desk.shown}: {looked}: no damage found", "green"))
         return
@@ -149,6 +151,7 @@ def _examination_json(found: Examination, mended: Sequence[Finding], saved: Path
         "checkpoints": found.checkpoints,
         "items": found.items,
         "writes": found.writes,
+        "official": found.official,
         "findings": [
             {**finding._asdict(), "harmless": finding.is_harmless, "repaired": finding in mended}
             for finding in found.findings

@@ -60,9 +60,9 @@ class Desk:
         return masked(text, *(secrets_of(self.url) if self.url else ()))
 
     @contextmanager
-    def saver(self, *, create: bool = False) -> Iterator[Saver]:
-        """The saver on the database; its tables are made only if `create`."""
-        with opened(self.database, self.schema, self.prefix, create=create) as saver:
+    def saver(self, *, create: bool = False, look: bool = True, ours: bool = False) -> Iterator[Saver]:
+        """The saver on the database; see `opened`."""
+        with opened(self.database, self.schema, self.prefix, create=create, look=look, ours=ours) as saver:
             yield saver
 
 

@@ -59,23 +59,25 @@ def threads(
 ) -> None:
     """List the threads, latest first."""
     where: Any = {"user_id": user, "status": status, "metadata": _pairs(metadata), "updated_after": since}
+    filtered = any(value is not None for value in where.values())
     with desk.saver() as saver:
         page = saver.threads.list(**where, order=order, limit=limit, cursor=cursor)
         total = saver.threads.count(**where)
+        official = [] if filtered else finish(lineage.official_threads(saver._blocking, limit=limit))
     if desk.as_json:
-        say_json({"threads": [one._asdict() for one in page.threads], "total": total, "cursor": page.cursor})
+        others = [one._asdict() for one in official]
+        found = {"threads": [one._asdict() for one in page.threads], "total": total, "cursor": page.cursor}
+        say_json({**found, "official": others})
         return
-    say(
-        table(
-            ("thread", "title", "user", "status", "checkpoints", "updated"),
-            [_thread(one) for one in page.threads],
-            numbers=("checkpoints",),
-        )
-    )
-    say(
-        f"\n{len(page.threads)} of {total} threads"
-        + (f"; the next page: --cursor {page.cursor}" if page.cursor else "")
-    )
+    if page.threads or not official:
+        columns = ("thread", "title", "user", "status", "checkpoints", "updated")
+        say(table(columns, [_thread(one) for one in page.threads], numbers=("checkpoints",)))
+        more = f"; the next page: --cursor {page.cursor}" if page.cursor else ""
+        say(f"\n{len(page.threads)} of {total} threads{more}")
+    if official:
+        say("in the official saver's tables, readable as they are:")
+        rows = [(one.thread_id, one.checkpoints, moment(one.updated_at)) for one in official]
+        say(table(("thread", "checkpoints", "updated"), rows, numbers=("checkpoints",)))
 
 
 def _thread(thread: Thread) -> list[object]:
@@ -110,7 +112,7 @@ def history(
 ) -> None:
     """Show how the checkpoints of a thread hang together, with forks and subgraphs, oldest first."""
     with desk.saver() as saver:
-        found = finish(lineage.steps(saver._blocking, thread, checkpoint_ns=ns, before=before, limit=limit + 1))
+        found = finish(lineage.steps(saver._whole_blocking, thread, checkpoint_ns=ns, before=before, limit=limit + 1))
     more, found = len(found) > limit, found[:limit]
     if not found:
         raise _no_thread(thread)
@@ -170,7 +172,7 @@ def show(
     """Show a checkpoint: its metadata, its channels and its pending writes. Nothing is revived to show it."""
     address = _address(thread, ns, checkpoint)
     with desk.saver() as saver:
-        found = finish(inspecting.inspect(saver._blocking, address, channels=channel))
+        found = finish(inspecting.inspect(saver._whole_blocking, address, channels=channel))
     if found is None:
         raise _missing(address)
     wanted = {name: value for name, value in found.values.items() if not channel or name in channel}
@@ -294,7 +296,7 @@ def diff(
     """
     with desk.saver() as saver:
         before, after = _two(saver, _address(thread, ns, first), second, other_thread)
-        found = finish(comparing.difference(saver._blocking, before, after))
+        found = finish(comparing.difference(saver._whole_blocking, before, after))
     if isinstance(found, list):
         raise _missing(found[0])
     if desk.as_json:
@@ -310,7 +312,7 @@ def _two(saver: Saver, one: Address, second: str | None, other_thread: str | Non
     if second is not None or other_thread is not None:
         other = one._replace(checkpoint_id=text_key("checkpoint", second) if second else None)
         return one, other if other_thread is None else other._replace(thread_id=thread_key(other_thread))
-    found = finish(inspecting.inspect(saver._blocking, one, channels=()))
+    found = finish(inspecting.inspect(saver._whole_blocking, one, channels=()))
     if found is None:
         raise _missing(one)
     if found.parent_id is None:
@@ -366,7 +368,7 @@ def size(
 ) -> None:
     """Show what takes the bytes: tables, threads, channels."""
     with desk.saver() as saver:
-        found = finish(sizes.sizes(saver._blocking, thread_id=thread, limit=limit))
+        found = finish(sizes.sizes(saver._whole_blocking, thread_id=thread, limit=limit))
     if desk.as_json:
         say_json(
             {
@@ -394,7 +396,7 @@ _CHANNELS = {"value": "values of", "write": "pending writes to", "checkpoint": "
 def _show_database(found: sizes.Sizes) -> None:
     free = "" if found.free is None else f", {bytes_of(found.free)} of it free"
     say(f"database {bytes_of(found.database)}{free}\n")
-    numbers: tuple[str, ...] = ("rows", "indexes")
+    numbers: tuple[str, ...] = ("data", "indexes")
     if found.tables:
         tables = [(one.name, bytes_of(one.data), bytes_of(one.indexes)) for one in found.tables]
         say(table(("table", *numbers), tables, numbers=numbers))

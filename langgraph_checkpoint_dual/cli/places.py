@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 from langgraph_checkpoint_dual.cli.outcomes import NotFound
+from langgraph_checkpoint_dual.core.adopting import is_there
+from langgraph_checkpoint_dual.core.tx import finish
 from langgraph_checkpoint_dual.errors import ConfigError, SchemaError
 from langgraph_checkpoint_dual.saver import Saver
 
 _COVERED = "***"
+_PATIENCE = 10
+"""How many seconds to wait for a server that does not answer."""
 # The password of a URL, and the values of options that hold one: in a URL's query or in libpq's own notation.
 _IN_URL = re.compile(r"(?<=://)(?P<user>[^/@\s]*?):(?P<secret>[^\s]*)@(?=[^@\s]*(?:$|\s|[\"']))")
 _IN_OPTION = re.compile(r"\b(?P<name>password|sslpassword|passwd)\s*=\s*(?P<secret>'(?:\\.|[^'])*'|[^\s&'\"]+)", re.I)
@@ -49,30 +54,68 @@ def path_of(url: str) -> str:
 
 
 @contextmanager
-def opened(url: str, schema: str | None, prefix: str, *, create: bool) -> Iterator[Saver]:
+def opened(
+    url: str, schema: str | None, prefix: str, *, create: bool = False, look: bool = True, ours: bool = False
+) -> Iterator[Saver]:
     """A saver on the database at a URL.
 
     Args:
         create: whether its file and tables may be made if they are missing.
+        look: whether it is only looked at. Then a database that has the official tables alone is seen as a saver sees
+            it, but our tables stay out of it: they are made in memory, or on Postgres as temporary ones.
+        ours: whether our tables must be there already.
 
     Raises:
-        NotFound: if they are missing and may not be made.
+        NotFound: if there are no checkpoints of either kind, and nothing may be made.
     """
-    saver = _saver(url, schema, prefix, create=create)
-    with saver:
-        if not create:
-            try:
-                saver.setup(create=False)
-            except SchemaError as exc:
-                raise NotFound(f"{masked(url)}: {exc}") from exc
+    connect = _on_postgres if is_postgres(url) else _on_sqlite
+    with connect(url, schema, prefix, beside=False, create=create) as saver:
+        missing = None if create else _missing(saver)
+        if missing is None:
+            yield saver
+            return
+    if ours:
+        raise NotFound(f"{masked(url)}: {missing}")
+    with connect(url, schema, prefix, beside=True, create=False) as saver:
+        if not finish(saver._blocking.read(is_there)):
+            raise NotFound(f"{masked(url)}: {missing}")
+        if look:
+            yield saver
+            return
+    with connect(url, schema, prefix, beside=False, create=False) as saver:
         yield saver
 
 
-def _saver(url: str, schema: str | None, prefix: str, *, create: bool) -> Any:
-    if is_postgres(url):
-        from langgraph_checkpoint_dual.postgres import PostgresSaver
+def _missing(saver: Any) -> SchemaError | None:
+    """What the schema lacks.
 
-        return PostgresSaver(url, schema=schema, prefix=prefix, retry_for=5.0, min_size=0, max_size=4, timeout=10.0)
+    Raises:
+        SchemaError: if it is newer than this package.
+    """
+    try:
+        saver.setup(create=False)
+    except SchemaError as exc:
+        if "newer" in str(exc):
+            raise
+        return exc
+    return None
+
+
+@contextmanager
+def _on_postgres(url: str, schema: str | None, prefix: str, *, beside: bool, create: bool) -> Iterator[Any]:
+    import psycopg
+
+    from langgraph_checkpoint_dual.postgres import PostgresSaver
+
+    # One connection, which fails at once where a pool would go on trying; unprepared, for a pooler may be between.
+    with psycopg.connect(url, autocommit=True, prepare_threshold=None, connect_timeout=_PATIENCE) as connection:
+        if beside:
+            connection.execute("SELECT set_config('search_path', 'pg_temp, ' || current_setting('search_path'), false)")
+        yield PostgresSaver(connection, schema=None if beside else schema, prefix=prefix)
+
+
+@contextmanager
+def _on_sqlite(url: str, schema: str | None, prefix: str, *, beside: bool, create: bool) -> Iterator[Any]:
     from langgraph_checkpoint_dual.sqlite import SqliteSaver
 
     if schema is not None:
@@ -80,4 +123,11 @@ def _saver(url: str, schema: str | None, prefix: str, *, create: bool) -> Any:
     path = path_of(url)
     if not create and not path.startswith("file:") and not Path(path).is_file():
         raise NotFound(f"there is no database {path!r}")
-    return SqliteSaver(path, prefix=prefix)
+    if beside:
+        with closing(sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False, uri=True)) as memory:
+            place = path if path.startswith("file:") else f"{Path(path).absolute().as_uri()}?mode=ro"
+            memory.execute("ATTACH ? AS official", (place,))
+            yield SqliteSaver(memory, prefix=prefix)
+        return
+    with SqliteSaver(path, prefix=prefix) as saver:
+        yield saver

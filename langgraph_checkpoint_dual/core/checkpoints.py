@@ -67,6 +67,11 @@ class Foreign:
         """Its body, with the values that are read already, the slots of all others, and its metadata."""
         raise NotImplementedError
 
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Its metadata alone."""
+        raise NotImplementedError
+
 
 def checkpoint_row(
     serde: SerializerProtocol,

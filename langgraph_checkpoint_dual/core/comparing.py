@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from langgraph_checkpoint_dual.core.address import Address
 from langgraph_checkpoint_dual.core.describing import Object, text
 from langgraph_checkpoint_dual.core.inspecting import Inspected, inspect_together, is_entry
-from langgraph_checkpoint_dual.core.items import DICT, LIST, Manifest, Slot
+from langgraph_checkpoint_dual.core.items import DICT, LIST, Manifest
 from langgraph_checkpoint_dual.core.tx import Database
 
 _MAX_MATCHED = 2_000
@@ -49,7 +49,7 @@ async def difference(db: Database, before: Address, after: Address) -> Differenc
         return [address for address, one in zip((before, after), found, strict=True) if one is None]
     channels: dict[str, list[Change]] = {}
     unchanged: list[str] = []
-    for channel in dict.fromkeys((*first.slots, *second.slots)):
+    for channel in dict.fromkeys((*first.direct, *first.slots, *second.direct, *second.slots)):
         changes = list(_channel(first, second, channel))
         if changes:
             channels[channel] = changes
@@ -60,21 +60,16 @@ async def difference(db: Database, before: Address, after: Address) -> Differenc
 
 def _channel(first: Inspected, second: Inspected, channel: str) -> Iterator[Change]:
     old, new = first.slots.get(channel), second.slots.get(channel)
-    if old is None:
-        yield Change("", "added", after=second.items[channel].value(_there(new)))
-    elif new is None:
-        yield Change("", "removed", before=first.items[channel].value(old))
-    elif first.address[:2] == second.address[:2] and old == new:
+    if old is None and channel not in first.direct:
+        yield Change("", "added", after=second.value(channel))
+    elif new is None and channel not in second.direct:
+        yield Change("", "removed", before=first.value(channel))
+    elif first.address[:2] == second.address[:2] and old is not None and old == new:
         return
     elif isinstance(old, Manifest) and isinstance(new, Manifest) and old.kind == new.kind:
         yield from _items(_Side(first, channel, old), _Side(second, channel, new), old.kind)
     else:
-        yield from compared(first.items[channel].value(old), second.items[channel].value(new))
-
-
-def _there(slot: Slot | None) -> Slot:
-    assert slot is not None
-    return slot
+        yield from compared(first.value(channel), second.value(channel))
 
 
 class _Side:

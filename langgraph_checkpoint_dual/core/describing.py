@@ -21,7 +21,7 @@ import ormsgpack
 
 from langgraph_checkpoint_dual import wire
 from langgraph_checkpoint_dual.core import values
-from langgraph_checkpoint_dual.errors import DecodeError
+from langgraph_checkpoint_dual.errors import DecodeError, EncodeError
 from langgraph_checkpoint_dual.images import is_message
 from langgraph_checkpoint_dual.messages import SHAPES
 
@@ -82,6 +82,24 @@ def describe(typed: bytes) -> Any:
         raise
     except (ValueError, TypeError, LookupError, RecursionError) as exc:
         raise DecodeError(f"the stored value is damaged: {exc}") from exc
+
+
+class Describer:
+    """A serializer that only reads, and describes what it reads: for rows that other savers stored."""
+
+    def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
+        raise EncodeError("a description cannot be stored")
+
+    def loads_typed(self, data: tuple[str, bytes]) -> Any:
+        """What the data of a serializer holds.
+
+        Raises:
+            DecodeError: if it is damaged.
+        """
+        try:
+            return _named(*data)
+        except (ValueError, TypeError, LookupError, RecursionError) as exc:
+            raise DecodeError(f"the stored value is damaged: {exc}") from exc
 
 
 def _message(image: bytes) -> Object:

@@ -23,9 +23,11 @@ from langgraph_checkpoint_dual.core import values
 from langgraph_checkpoint_dual.core.address import Address, thread_key
 from langgraph_checkpoint_dual.core.checkpoints import slots_of
 from langgraph_checkpoint_dual.core.describing import describe
+from langgraph_checkpoint_dual.core.inspecting import damages, inspected
 from langgraph_checkpoint_dual.core.items import Manifest, Range, merged
 from langgraph_checkpoint_dual.core.metadata import from_json
 from langgraph_checkpoint_dual.core.migrations import Migration
+from langgraph_checkpoint_dual.core.official import opened, own_writes
 from langgraph_checkpoint_dual.core.queries import INDEXES, TABLES
 from langgraph_checkpoint_dual.core.registry import now, thread_row
 from langgraph_checkpoint_dual.core.text import escape, unescape
@@ -33,7 +35,7 @@ from langgraph_checkpoint_dual.core.times import micros_of_id
 from langgraph_checkpoint_dual.core.tx import Database, Row, Tx
 from langgraph_checkpoint_dual.errors import CheckpointerError, DecodeError
 
-_ROWS, _NARROW_ROWS = 256, 4096
+_ROWS, _NARROW_ROWS, _OFFICIAL_ROWS = 256, 4096, 16
 _PAGE_BYTES = 8 * 1024 * 1024
 _MANY_RANGES = 10_000
 _DAY = 24 * 3600 * 10**6
@@ -78,6 +80,8 @@ class Examination:
     items: int = 0
     writes: int = 0
     threads: int = 0
+    official: int = 0
+    """Checkpoints of the official tables."""
     findings: list[Finding] = field(default_factory=list)
 
 
@@ -105,6 +109,7 @@ async def examine(
     await doctor.guarded("the parents", doctor.parents)
     await doctor.guarded("the pending writes", doctor.orphaned_writes)
     await doctor.guarded("the registry of threads", doctor.registry)
+    await doctor.guarded("the official tables", doctor.official)
     return doctor.found
 
 
@@ -230,6 +235,39 @@ class _Doctor:
             if updated_at < made - _DAY and made <= now():
                 text = "the registry takes the thread for older than its latest checkpoint"
                 self.report(_at(Address(thread_id), Finding("stale registry", text, repair="correct its time")))
+
+    # --- The official tables ---
+
+    async def official(self) -> None:
+        """Look at what official savers have left; their rows have no checksums, so this is whether they can be read."""
+        if not await self._fetch("official_tables"):
+            return
+        if self._where:
+            await self._official_thread(unescape(self._where["thread_id"]["thread_id"]))
+            return
+        after = ""
+        while ids := await self._fetch("official_threads", after=after, limit=_ROWS):
+            for (thread_id,) in ids:
+                await self._official_thread(thread_id)
+                after = thread_id
+
+    async def _official_thread(self, thread_id: str) -> None:
+        after: dict[str, Any] = {}
+        while True:
+            where = " and after" if after else ""
+            args = {"thread_id": thread_id, "limit": _OFFICIAL_ROWS, "others": "[]", **after}
+            rows = await self._fetch(f"official_page where thread_id{where}", **args)
+            heads, writes = opened(rows), own_writes(rows)
+            for head in heads:
+                self.found.official += 1
+                mine = [write for write in writes if write[1:4] == head[1:4]]
+                for what in damages(inspected(head, mine)):
+                    text = f"the official saver's checkpoint cannot be read whole: {what}"
+                    self.report(_at(Address(*head[1:4]), Finding("damaged checkpoint", text)))
+            if len(heads) < _OFFICIAL_ROWS:
+                return
+            last = min((head[3], head[1], head[2]) for head in heads)
+            after = dict(zip(("after_id", "after_thread", "after_ns"), map(unescape, last), strict=True))
 
     async def _pages(self, query: str, width: int) -> AsyncIterator[Row]:
         """All rows of a query whose first columns, `width` of them, are their key."""

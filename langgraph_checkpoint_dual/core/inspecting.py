@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -12,8 +12,8 @@ from langgraph.checkpoint.base import writes_sort_key
 
 from langgraph_checkpoint_dual.core import values
 from langgraph_checkpoint_dual.core.address import Address
-from langgraph_checkpoint_dual.core.checkpoints import restored, slots_of
-from langgraph_checkpoint_dual.core.describing import describe
+from langgraph_checkpoint_dual.core.checkpoints import Foreign, restored, slots_of
+from langgraph_checkpoint_dual.core.describing import Describer, describe
 from langgraph_checkpoint_dual.core.items import DICT, LIST, Inline, Manifest, Slot, merged
 from langgraph_checkpoint_dual.core.looks import ItemLost
 from langgraph_checkpoint_dual.core.store import unless_lost
@@ -64,7 +64,7 @@ class Items:
 
 @dataclass(frozen=True)
 class Inspected:
-    """A checkpoint, described, with its channel values as slots and their items."""
+    """A checkpoint, described, with its channel values as slots and their items, or (from others' tables) at once."""
 
     address: Address
     parent_id: str | None
@@ -73,13 +73,19 @@ class Inspected:
     slots: Mapping[str, Slot]
     sealed_slots: bytes
     items: Mapping[str, Items]
+    direct: Mapping[str, Any]
     damage: Damage | None
     writes: Sequence[Write]
 
     @property
     def values(self) -> dict[str, Any]:
         """The channel values, described."""
-        return {channel: self.items[channel].value(slot) for channel, slot in self.slots.items()}
+        return {**self.direct, **{channel: self.items[channel].value(slot) for channel, slot in self.slots.items()}}
+
+    def value(self, channel: str) -> Any:
+        """The value of a channel, described."""
+        slot = self.slots.get(channel)
+        return self.direct[channel] if slot is None else self.items[channel].value(slot)
 
 
 def is_entry(part: Any) -> bool:
@@ -138,11 +144,15 @@ async def _bare(address: Address, tx: Tx) -> Inspected | None:
     where = {name: value for name, value in address._asdict().items() if value is not None}
     rows = await tx.fetch(f"page where {' and '.join(where)}", limit=1, **where)
     heads = [row for row in rows if not row[0]]
-    return _inspected(heads[0], [row for row in rows if row[0]]) if heads else None
+    return inspected(heads[0], [row for row in rows if row[0]]) if heads else None
 
 
-def _inspected(row: Row, writes: Iterable[Row]) -> Inspected:
+def inspected(row: Row, writes: Iterable[Row]) -> Inspected:
+    """A row of the `page` query and those of its writes, described; its items are not fetched."""
     _, thread_id, ns, checkpoint_id, parent_id, metadata, _, _, checkpoint, packed, exact = row
+    address = Address(thread_id, ns, checkpoint_id)
+    if isinstance(checkpoint, Foreign):
+        return _foreign(address, parent_id, checkpoint, _writes(writes))
     slots: dict[str, Slot] = {}
     damage = None
     try:
@@ -154,8 +164,32 @@ def _inspected(row: Row, writes: Iterable[Row]) -> Inspected:
     if exact is not None:
         meta = _unsealed(exact, values.place("metadata", checkpoint_id))
     items = {channel: Items(channel, {}) for channel in slots}
-    address = Address(thread_id, ns, checkpoint_id)
-    return Inspected(address, parent_id, body, meta, slots, bytes(packed), items, damage, _writes(writes))
+    return Inspected(address, parent_id, body, meta, slots, bytes(packed), items, {}, damage, _writes(writes))
+
+
+def _foreign(address: Address, parent_id: str | None, found: Foreign, writes: Sequence[Write]) -> Inspected:
+    """A checkpoint of the official tables."""
+    try:
+        body, slots, meta = found.read(Describer())
+    except (DecodeError, ValueError, TypeError, AttributeError) as exc:
+        damage = Damage(f"the checkpoint cannot be read: {exc}")
+        return Inspected(address, parent_id, damage, {}, {}, b"", {}, {}, None, writes)
+    direct = body.pop("channel_values", {})
+    items = {channel: Items(channel, {}) for channel in slots}
+    return Inspected(address, parent_id, body, meta, slots, b"", items, direct, None, writes)
+
+
+def damages(found: Inspected) -> Iterator[str]:
+    """What of a checkpoint that somebody else stored cannot be read."""
+    if isinstance(found.body, Damage):
+        yield found.body.reason
+    for channel in (*found.direct, *found.slots):
+        value = found.value(channel)
+        if isinstance(value, Damage):
+            yield f"channel {channel!r}: {value.reason}"
+    for write in found.writes:
+        if isinstance(write.value, Damage):
+            yield f"a pending write to {write.channel!r} of task {write.task_id!r}: {write.value.reason}"
 
 
 def _body(sealed: bytes, start: int) -> dict[str, Any] | Damage:

@@ -9,11 +9,12 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from langgraph_checkpoint_dual.core.address import text_key, thread_key
+from langgraph_checkpoint_dual.core.checkpoints import Foreign
 from langgraph_checkpoint_dual.core.text import unescape
 from langgraph_checkpoint_dual.core.times import micros_of_id, moment
 from langgraph_checkpoint_dual.core.tx import Database, Row, Tx
 
-_STATUSES = {None: None, "__interrupt__": "interrupted", "__error__": "error"}
+_STATUSES = {"__interrupt__": "interrupted", "__error__": "error"}
 
 
 class Step(NamedTuple):
@@ -65,29 +66,65 @@ async def steps(
         where["before"] = text_key("before", before)
 
     async def look(tx: Tx) -> list[Row]:
-        return await tx.fetch(f"lineage where {' and '.join(where)}", limit=limit, **where)
+        return await tx.fetch(f"page where {' and '.join(where)}", limit=limit, **where)
 
-    found = map(_step, await db.read(look))
+    rows = await db.read(look)
+    marked: dict[tuple[str, str], str] = {}
+    for row in rows:
+        if row[0] and row[6] in _STATUSES:
+            marked[row[2:4]] = min(row[6], marked.get(row[2:4], row[6]))
+    found = [_step(row, marked.get(row[2:4])) for row in rows if not row[0]]
     return sorted(found, key=lambda step: step.checkpoint_id, reverse=True)
 
 
-def _step(row: Row) -> Step:
-    ns, checkpoint_id, parent_id, run_id, metadata, channel = row
-    meta = json.loads(metadata)
+class OfficialThread(NamedTuple):
+    """A thread of the official tables that the registry does not know yet."""
+
+    thread_id: str
+    checkpoints: int
+    checkpoint_id: str
+    updated_at: datetime | None
+
+
+async def official_threads(db: Database, *, limit: int) -> list[OfficialThread]:
+    """The threads of the official tables that the registry does not know yet, latest first; none if there are none."""
+
+    async def look(tx: Tx) -> list[Row]:
+        if not await tx.fetch("official_tables"):
+            return []
+        return await tx.fetch("official_unlisted", limit=limit)
+
+    return [
+        OfficialThread(thread_id, count, head, moment(micros_of_id(head)))
+        for thread_id, count, head in await db.read(look)
+    ]
+
+
+def _step(row: Row, channel: str | None) -> Step:
+    _, _, ns, checkpoint_id, parent_id, metadata, _, _, checkpoint, *_ = row
+    meta = _metadata(checkpoint, metadata)
     parents = meta.get("parents")
+    callers = parents.items() if isinstance(parents, dict) else ()
     return Step(
         unescape(ns),
         unescape(checkpoint_id),
         unescape(parent_id) if parent_id else None,
-        unescape(run_id) if run_id else None,
+        _of_type(str, meta.get("run_id")),
         _of_type(str, meta.get("source")),
         _of_type(int, meta.get("step")),
         moment(micros_of_id(checkpoint_id)),
-        _STATUSES[channel],
-        {unescape(key): unescape(one) for key, one in parents.items() if isinstance(one, str)}
-        if isinstance(parents, dict)
-        else {},
+        None if channel is None else _STATUSES[channel],
+        {unescape(key): unescape(one) for key, one in callers if isinstance(one, str)},
     )
+
+
+def _metadata(checkpoint: Any, text: str) -> dict[str, Any]:
+    """A checkpoint's metadata; nothing if it is damaged."""
+    try:
+        found = checkpoint.metadata if isinstance(checkpoint, Foreign) else json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _of_type(cls: type, value: Any) -> Any:

@@ -41,7 +41,12 @@ class Theirs(Foreign):
         stored = body.get("channel_values") or {}
         # For a snapshot of a delta channel there is a mark among the values.
         body["channel_values"] = {channel: value for channel, value in stored.items() if channel not in slots}
-        return body, slots, json.loads(self._metadata)
+        return body, slots, self.metadata
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self._metadata)
+        return found
 
     def stored(self, serde: SerializerProtocol, wanted: Collection[str]) -> dict[str, Slot]:
         """What it stores of some channels, by (escaped) channel."""

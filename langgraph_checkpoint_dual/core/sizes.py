@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from langgraph_checkpoint_dual.core.address import thread_key
 from langgraph_checkpoint_dual.core.text import unescape
-from langgraph_checkpoint_dual.core.tx import Database, Tx
+from langgraph_checkpoint_dual.core.tx import Database, Row, Tx
 
 
 class TableSize(NamedTuple):
@@ -69,10 +69,10 @@ async def sizes(db: Database, *, thread_id: str | None = None, limit: int = 10) 
     async def look(tx: Tx) -> Sizes:
         [(database, free)] = await tx.fetch("size_database")
         tables = await tx.fetch("size_tables") if await tx.fetch("size_is_known") else []
-        threads = [] if key else await tx.fetch("size_threads", limit=limit)
-        where: dict[str, Any] = {"thread_id": key} if key else {}
-        query = "size_channels where thread_id" if key else "size_channels"
-        channels = await tx.fetch(query, limit=limit, **where)
+        threads, channels = await _largest(tx, "size", key, limit)
+        if await tx.fetch("official_tables"):
+            more = await _largest(tx, "official_size", key and unescape(key), limit)
+            threads, channels = _together(threads + more[0], 1)[:limit], _together(channels + more[1], 2)[:limit]
         return Sizes(
             int(database),
             None if free is None else int(free),
@@ -82,3 +82,25 @@ async def sizes(db: Database, *, thread_id: str | None = None, limit: int = 10) 
         )
 
     return await db.read(look)
+
+
+async def _largest(tx: Tx, query: str, key: str | None, limit: int) -> tuple[list[Row], list[Row]]:
+    """The largest threads, unless one is given, and channels."""
+    threads = await tx.fetch(f"{query}_threads", limit=limit) if key is None else []
+    if key is None:
+        return threads, await tx.fetch(f"{query}_channels", limit=limit)
+    return threads, await tx.fetch(f"{query}_channels where thread_id", limit=limit, thread_id=key)
+
+
+def _together(rows: list[Row], width: int) -> list[Row]:
+    """The rows of our tables and of the official ones added up by their key, of `width` columns; the largest first."""
+    found: dict[Row, list[Any]] = {}
+    for row in rows:
+        key, numbers = row[:width], row[width:]
+        known = found.setdefault(key, [0] * len(numbers))
+        for at, number in enumerate(numbers):
+            known[at] = max(known[at], number) if width == 2 and at == 2 else known[at] + number
+    weight = 3 if width == 1 else 1
+    return sorted(
+        ((*key, *numbers) for key, numbers in found.items()), key=lambda row: -sum(row[width : width + weight])
+    )
