@@ -145,7 +145,7 @@ class TestLostAnswers:
     async def test_a_copy_is_not_refused_by_itself(self, way: Way, proxy: Proxy) -> None:
         async with way.opened(proxy.uri) as saver:
             await put(saver, values={"total": 1})
-            proxy.lose_answer(b"COMMIT")
+            proxy.lose_answer(b"COMMIT\0")
             await saver.acopy_thread("thread", "other")
             assert proxy.lost == 1
             assert len(await listed(saver, config("other"))) == 1
@@ -153,7 +153,7 @@ class TestLostAnswers:
     async def test_a_deletion_spares_what_came_after_it(self, way: Way, proxy: Proxy, postgres_uri: str) -> None:
         async with way.opened(proxy.uri) as saver:
             await put(saver, values={"total": 1})
-            proxy.lose_answer(b"COMMIT", then=lambda: new_conversation(postgres_uri))
+            proxy.lose_answer(b"COMMIT\0", then=lambda: new_conversation(postgres_uri))
             await saver.adelete_thread("thread")
             assert proxy.lost == 1
             [left] = await listed(saver, config())
