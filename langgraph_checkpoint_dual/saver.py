@@ -91,7 +91,7 @@ class Saver(BaseCheckpointSaver[str]):
         """The database with the threads that the official saver has left in it."""
         if self._adoption.there is False:
             return db
-        return Adopting(db, self._adoption, self.serde)
+        return Adopting(db, self._adoption, self._store)
 
     @property
     def _store(self) -> Store:

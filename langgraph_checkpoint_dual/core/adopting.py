@@ -21,11 +21,10 @@ import re
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from langgraph.checkpoint.serde.base import SerializerProtocol
-
 from langgraph_checkpoint_dual.core import values
-from langgraph_checkpoint_dual.core.checkpoints import sealed_body, slots_of
+from langgraph_checkpoint_dual.core.checkpoints import loaded, sealed_body, slots_of
 from langgraph_checkpoint_dual.core.items import Slot, pack_slots
+from langgraph_checkpoint_dual.core.moving import Again, Mover, copy
 from langgraph_checkpoint_dual.core.official import (
     escaped,
     escaped_one,
@@ -38,8 +37,10 @@ from langgraph_checkpoint_dual.core.official import (
     raw_places_of,
 )
 from langgraph_checkpoint_dual.core.rows import Named, Outcome, Put, PutWrites
+from langgraph_checkpoint_dual.core.store import Store
 from langgraph_checkpoint_dual.core.text import escape, unescape
 from langgraph_checkpoint_dual.core.tx import Database, Row, TableGone, Tx
+from langgraph_checkpoint_dual.errors import DecodeError
 
 T = TypeVar("T")
 _CHAIN = 32
@@ -80,11 +81,12 @@ class Adopting:
     Args:
         db: where both are.
         adoption: whether the official tables are there.
-        serde: reads their values.
+        store: reads their values, and encodes what is copied.
     """
 
-    def __init__(self, db: Database, adoption: Adoption, serde: SerializerProtocol) -> None:
-        self._db, self._adoption, self._serde = db, adoption, serde
+    def __init__(self, db: Database, adoption: Adoption, store: Store) -> None:
+        self._db, self._adoption, self._store = db, adoption, store
+        self._copies: dict[str, Mover] = {}
 
     async def read(self, look: Callable[[Tx], Awaitable[T]]) -> T:
         return await self._whole(self._db.read, look)
@@ -101,19 +103,27 @@ class Adopting:
     async def _whole(
         self, run: Callable[[Callable[[Tx], Awaitable[T]]], Awaitable[T]], work: Callable[[Tx], Awaitable[T]]
     ) -> T:
-        if await self._adoption.look(self._db):
+        while await self._adoption.look(self._db):
             try:
-                return await run(lambda tx: work(WholeTx(tx, self._serde)))
+                return await run(lambda tx: work(WholeTx(tx, self._store, self._copies)))
             except TableGone:
                 self._adoption.there = False
+            except Again:
+                continue
         return await run(work)
 
 
 class WholeTx:
-    """A transaction that sees the official tables too."""
+    """A transaction that sees the official tables too.
 
-    def __init__(self, tx: Tx, serde: SerializerProtocol) -> None:
-        self._tx, self._serde = tx, serde
+    Args:
+        tx: one that does not.
+        store: reads their values, and encodes what is copied.
+        copies: who copies threads, by source; kept while the transaction is repeated.
+    """
+
+    def __init__(self, tx: Tx, store: Store, copies: dict[str, Mover]) -> None:
+        self._tx, self._store, self._serde, self._copies = tx, store, store.serde, copies
         self._fetches: Mapping[str, Callable[..., Awaitable[list[Row]]]] = {
             "page": self._page,
             "head": self._head,
@@ -130,6 +140,7 @@ class WholeTx:
             "delete_thread": self._delete_thread,
             "delete_checkpoints": self._on_both,
             "hang": self._on_both,
+            "copy_thread": self._copy_thread,
         }
 
     async def fetch(self, query: str, /, **args: Any) -> list[Row]:
@@ -200,7 +211,14 @@ class WholeTx:
             return own
         place = raw_places_of([(at["thread_id"], at["checkpoint_ns"], at["checkpoint_id"])])
         theirs = opened(await self._tx.fetch("official_checkpoints", checkpoints=place, channels="[]"))
-        return [(row[4], sealed_body(self._serde, row[8].read(self._serde)[0], row[3], row[4], 0)) for row in theirs]
+        return [(row[4], self._sealed_body(row)) for row in theirs]
+
+    def _sealed_body(self, row: Row) -> bytes:
+        """The body of an official checkpoint as we would have it; empty if it is damaged."""
+        try:
+            return sealed_body(self._serde, loaded(self._serde, row, []).checkpoint, row[3], row[4], 0)
+        except DecodeError:
+            return b""
 
     async def _parent(self, at: Mapping[str, Any]) -> str | None:
         own = [row[:1] for row in await self._tx.fetch("checkpoint", **at)]
@@ -317,6 +335,11 @@ class WholeTx:
         theirs = unescape(args["thread_id"])
         await self._tx.execute("official_bury", own_id=args["thread_id"], thread_id=theirs, at=args["at"])
         await self._tx.execute("official_delete_thread", thread_id=theirs)
+
+    async def _copy_thread(self, query: str, *, source: str, target: str, at: int) -> None:
+        await self._tx.execute(query, source=source, target=target, at=at)
+        mover = self._copies.setdefault(source, Mover(self._store, source, target, created_at=at))
+        await copy(mover, self._tx)
 
 
 def _merged(own: Iterable[Row], theirs: Iterable[Row]) -> list[Row]:

@@ -33,7 +33,7 @@ class Theirs(Foreign):
     def __init__(
         self, type: str | None, data: bytes, metadata: str, values: list[tuple[str, str, bytes | None]]
     ) -> None:
-        self._type, self._data, self._metadata, self._values = type, data, metadata, values
+        self._type, self._data, self._metadata, self.values = type, data, metadata, values
 
     def read(self, serde: SerializerProtocol) -> tuple[dict[str, Any], dict[str, Slot], dict[str, Any]]:
         body = dict(self._body(serde))
@@ -42,6 +42,11 @@ class Theirs(Foreign):
         # For a snapshot of a delta channel there is a mark among the values.
         body["channel_values"] = {channel: value for channel, value in stored.items() if channel not in slots}
         return body, slots, self.metadata
+
+    @property
+    def size(self) -> int:
+        """Its bytes without the values that are stored apart."""
+        return len(self._data) + len(self._metadata)
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -70,7 +75,7 @@ class Theirs(Foreign):
 
     def _slots(self) -> dict[str, Slot]:
         return {
-            channel: Inline(values.typed(type, data or b"")) for channel, type, data in self._values if type != "empty"
+            channel: Inline(values.typed(type, data or b"")) for channel, type, data in self.values if type != "empty"
         }
 
 

@@ -235,10 +235,111 @@ WITH c AS (DELETE FROM checkpoints WHERE thread_id = :thread_id),
     b AS (DELETE FROM checkpoint_blobs WHERE thread_id = :thread_id)
 DELETE FROM checkpoint_writes WHERE thread_id = :thread_id
 
+-- name: official_moved
+-- Some checkpoints with all that is stored of them.
+WITH page AS (
+    SELECT k.*
+    FROM jsonb_array_elements(CAST(:checkpoints AS jsonb)) AS c (key) CROSS JOIN LATERAL (
+        SELECT * FROM checkpoints AS k
+        WHERE k.thread_id = c.key ->> 0 AND k.checkpoint_ns = c.key ->> 1 AND k.checkpoint_id = c.key ->> 2
+        OFFSET 0
+    ) AS k
+)
+SELECT 0, thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, CAST(metadata AS text), NULL, 0,
+    convert_to(CAST(checkpoint AS text), 'UTF8'), NULL
+FROM page
+UNION ALL
+SELECT 1, w.thread_id, w.checkpoint_ns, w.checkpoint_id, w.task_id, w.task_path, w.channel, w.idx, w.blob, w.type
+FROM jsonb_array_elements(CAST(:checkpoints AS jsonb)) AS c (key)
+CROSS JOIN (SELECT '' AS task_path) AS none CROSS JOIN LATERAL (
+    SELECT thread_id, checkpoint_ns, checkpoint_id, task_id, task_path, channel, idx, blob, type FROM checkpoint_writes AS w
+    WHERE w.thread_id = c.key ->> 0 AND w.checkpoint_ns = c.key ->> 1 AND w.checkpoint_id = c.key ->> 2
+    OFFSET 0
+) AS w
+UNION ALL
+SELECT 2, page.thread_id, page.checkpoint_ns, page.checkpoint_id, NULL, NULL, b.channel, 0, b.blob, b.type
+FROM page CROSS JOIN LATERAL jsonb_each_text(page.checkpoint -> 'channel_versions') AS v (channel, version)
+CROSS JOIN LATERAL (
+    SELECT b.channel, b.blob, b.type FROM checkpoint_blobs AS b
+    WHERE b.thread_id = page.thread_id AND b.checkpoint_ns = page.checkpoint_ns AND b.channel = v.channel
+        AND b.version = v.version
+    OFFSET 0
+) AS b
+
+-- name: official_present
+-- Those of some checkpoints of which there is still anything: (namespace, checkpoint).
+SELECT k.checkpoint_ns, k.checkpoint_id
+FROM jsonb_array_elements(CAST(:checkpoints AS jsonb)) AS c (key) CROSS JOIN LATERAL (
+    SELECT checkpoint_ns, checkpoint_id FROM checkpoints
+    WHERE thread_id = c.key ->> 0 AND checkpoint_ns = c.key ->> 1 AND checkpoint_id = c.key ->> 2
+    OFFSET 0
+) AS k
+UNION
+SELECT k.checkpoint_ns, k.checkpoint_id
+FROM jsonb_array_elements(CAST(:checkpoints AS jsonb)) AS c (key) CROSS JOIN LATERAL (
+    SELECT checkpoint_ns, checkpoint_id FROM checkpoint_writes
+    WHERE thread_id = c.key ->> 0 AND checkpoint_ns = c.key ->> 1 AND checkpoint_id = c.key ->> 2
+    OFFSET 0
+) AS k
+
+-- name: official_taken
+-- Those of some ranges of numbers in which we have an item.
+SELECT r.place - 1
+FROM jsonb_array_elements(CAST(:ranges AS jsonb)) WITH ORDINALITY AS r (range, place)
+WHERE EXISTS (
+    SELECT FROM {items}
+    WHERE thread_id = r.range ->> 0 AND checkpoint_ns = r.range ->> 1 AND channel = r.range ->> 2
+        AND seq BETWEEN CAST(r.range ->> 3 AS bigint) AND CAST(r.range ->> 4 AS bigint)
+)
+
+-- name: move_write
+INSERT INTO {writes} (thread_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, data)
+SELECT thread_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, data
+FROM unnest(
+    :thread_id::text[], :checkpoint_ns::text[], :checkpoint_id::text[], :task_id::text[], :idx::bigint[],
+    :task_path::text[], :channel::text[], :data::bytea[]
+) AS r (thread_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, data)
+ON CONFLICT (thread_id, checkpoint_ns, checkpoint_id, task_id, idx) DO NOTHING
+
+-- name: official_register
+-- What moved checkpoints tell the registry: the latest of all checkpoints has the last word.
+INSERT INTO {threads} AS t (thread_id, created_at, updated_at, user_id, title, run_metadata)
+VALUES (:thread_id, :created_at, :updated_at, :user_id, :title, CAST(:run_metadata AS jsonb))
+ON CONFLICT (thread_id) DO UPDATE SET
+    created_at = least(t.created_at, excluded.created_at), updated_at = greatest(t.updated_at, excluded.updated_at),
+    user_id = CASE WHEN excluded.updated_at < t.updated_at THEN coalesce(t.user_id, excluded.user_id)
+        ELSE coalesce(excluded.user_id, t.user_id) END,
+    title = CASE WHEN excluded.updated_at < t.updated_at THEN coalesce(t.title, excluded.title)
+        ELSE coalesce(excluded.title, t.title) END,
+    run_metadata = CASE WHEN excluded.updated_at < t.updated_at THEN t.run_metadata ELSE excluded.run_metadata END
+
+-- name: official_any_thread
+SELECT thread_id FROM checkpoints ORDER BY thread_id LIMIT 1 OFFSET :skip
+
+-- name: official_places
+-- The checkpoints of a thread, oldest first: (namespace, checkpoint).
+SELECT checkpoint_ns, checkpoint_id FROM checkpoints WHERE thread_id = :thread_id ORDER BY checkpoint_id, checkpoint_ns
+
+-- name: official_left
+-- Whether there is anything that we lack.
+SELECT 1 FROM checkpoints AS c WHERE NOT EXISTS (
+    SELECT FROM {checkpoints} AS o
+    WHERE o.thread_id = replace(c.thread_id, chr(57344), chr(57344) || 'e000') COLLATE "C"
+        AND o.checkpoint_ns = c.checkpoint_ns COLLATE "C" AND o.checkpoint_id = c.checkpoint_id COLLATE "C"
+)
+UNION ALL
+SELECT 1 FROM checkpoint_writes AS w WHERE NOT EXISTS (
+    SELECT FROM {writes} AS o
+    WHERE o.thread_id = replace(w.thread_id, chr(57344), chr(57344) || 'e000') COLLATE "C"
+        AND o.checkpoint_ns = w.checkpoint_ns COLLATE "C" AND o.checkpoint_id = w.checkpoint_id COLLATE "C"
+        AND o.task_id = w.task_id COLLATE "C" AND o.idx = w.idx
+)
+LIMIT 1
+
 -- name: official_lock
 LOCK TABLE checkpoints, checkpoint_blobs, checkpoint_writes IN ACCESS EXCLUSIVE MODE
 
 -- name: official_drop
 DROP TABLE checkpoints, checkpoint_blobs, checkpoint_writes
--- name: official_drop migrations
+-- name: official_drop others
 DROP TABLE IF EXISTS checkpoint_migrations

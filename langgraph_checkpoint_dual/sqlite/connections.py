@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from langgraph_checkpoint_dual.core.metadata import matches, matches_either
 from langgraph_checkpoint_dual.core.official import matches_official, run_of
+from langgraph_checkpoint_dual.core.text import escape
 from langgraph_checkpoint_dual.errors import ClosedError
 
 _READERS = 8
@@ -234,6 +235,7 @@ def _prepare(conn: sqlite3.Connection) -> None:
     conn.create_function("langgraph_matches", 4, matches_either, deterministic=True)
     conn.create_function("langgraph_matches_official", 3, matches_official, deterministic=True)
     conn.create_function("langgraph_run_of", 1, run_of, deterministic=True)
+    conn.create_function("langgraph_escape", 1, escape, deterministic=True)
 
 
 def _make_private(path: str) -> None:

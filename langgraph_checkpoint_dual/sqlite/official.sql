@@ -171,6 +171,79 @@ WHERE thread_id = :thread_id AND checkpoint_ns = :checkpoint_ns
 DELETE FROM "checkpoints" WHERE thread_id = :thread_id;
 DELETE FROM "writes" WHERE thread_id = :thread_id;
 
+-- name: official_moved
+-- Some checkpoints with all that is stored of them.
+{+official_checkpoints}
+UNION ALL
+SELECT 1, w.thread_id, w.checkpoint_ns, w.checkpoint_id, w.task_id,
+    (SELECT task_path FROM "writes" AS again WHERE again.rowid = w.rowid), w.channel, w.idx, CAST(w.value AS BLOB), w.type
+FROM json_each(:checkpoints) AS c CROSS JOIN "writes" AS w CROSS JOIN (SELECT '' AS task_path) AS none
+WHERE w.thread_id = json_extract(c.value, '$[0]') AND w.checkpoint_ns = json_extract(c.value, '$[1]')
+    AND w.checkpoint_id = json_extract(c.value, '$[2]')
+
+-- name: official_present
+-- Those of some checkpoints of which there is still anything: (namespace, checkpoint).
+SELECT k.checkpoint_ns, k.checkpoint_id FROM json_each(:checkpoints) AS c CROSS JOIN "checkpoints" AS k
+WHERE k.thread_id = json_extract(c.value, '$[0]') AND k.checkpoint_ns = json_extract(c.value, '$[1]')
+    AND k.checkpoint_id = json_extract(c.value, '$[2]')
+UNION
+SELECT w.checkpoint_ns, w.checkpoint_id FROM json_each(:checkpoints) AS c CROSS JOIN "writes" AS w
+WHERE w.thread_id = json_extract(c.value, '$[0]') AND w.checkpoint_ns = json_extract(c.value, '$[1]')
+    AND w.checkpoint_id = json_extract(c.value, '$[2]')
+
+-- name: official_taken
+-- Those of some ranges of numbers in which we have an item.
+SELECT r.key FROM json_each(:ranges) AS r
+WHERE EXISTS (
+    SELECT 1 FROM {items} AS i
+    WHERE i.thread_id = json_extract(r.value, '$[0]') AND i.checkpoint_ns = json_extract(r.value, '$[1]')
+        AND i.channel = json_extract(r.value, '$[2]')
+        AND i.seq BETWEEN json_extract(r.value, '$[3]') AND json_extract(r.value, '$[4]')
+)
+
+-- name: move_write
+INSERT INTO {writes} (thread_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, data)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (thread_id, checkpoint_ns, checkpoint_id, task_id, idx) DO NOTHING
+
+-- name: official_register
+-- What moved checkpoints tell the registry: the latest of all checkpoints has the last word.
+INSERT INTO {threads} (thread_id, created_at, updated_at, user_id, title, run_metadata)
+VALUES (:thread_id, :created_at, :updated_at, :user_id, :title, :run_metadata)
+ON CONFLICT (thread_id) DO UPDATE SET
+    created_at = min(created_at, excluded.created_at), updated_at = max(updated_at, excluded.updated_at),
+    user_id = CASE WHEN excluded.updated_at < updated_at THEN coalesce(user_id, excluded.user_id)
+        ELSE coalesce(excluded.user_id, user_id) END,
+    title = CASE WHEN excluded.updated_at < updated_at THEN coalesce(title, excluded.title)
+        ELSE coalesce(excluded.title, title) END,
+    run_metadata = CASE WHEN excluded.updated_at < updated_at THEN run_metadata ELSE excluded.run_metadata END
+
+-- name: official_any_thread
+SELECT thread_id FROM "checkpoints" ORDER BY thread_id LIMIT 1 OFFSET :skip
+
+-- name: official_places
+-- The checkpoints of a thread, oldest first: (namespace, checkpoint).
+SELECT checkpoint_ns, checkpoint_id FROM "checkpoints" WHERE thread_id = :thread_id ORDER BY checkpoint_id, checkpoint_ns
+
+-- name: official_left
+-- Whether there is anything that we lack.
+SELECT 1 FROM (
+    SELECT 1 FROM "checkpoints" AS c WHERE NOT EXISTS (
+        SELECT 1 FROM {checkpoints} AS o WHERE o.thread_id = langgraph_escape(c.thread_id)
+            AND o.checkpoint_ns = c.checkpoint_ns AND o.checkpoint_id = c.checkpoint_id
+    )
+    UNION ALL
+    SELECT 1 FROM "writes" AS w WHERE NOT EXISTS (
+        SELECT 1 FROM {writes} AS o WHERE o.thread_id = langgraph_escape(w.thread_id)
+            AND o.checkpoint_ns = w.checkpoint_ns AND o.checkpoint_id = w.checkpoint_id
+            AND o.task_id = w.task_id AND o.idx = w.idx
+    )
+) LIMIT 1
+
+-- name: official_lock
+-- Nothing to do: a transaction that writes is alone.
+
 -- name: official_drop
-DROP TABLE "checkpoints";
-DROP TABLE "writes";
+DROP TABLE "checkpoints"
+-- name: official_drop others
+DROP TABLE "writes"
