@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
-from os import PathLike, fspath
+from os import PathLike
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -22,6 +22,8 @@ from langgraph_checkpoint_dual.core.transfers import Meter, Options, Progress, R
 from langgraph_checkpoint_dual.core.tx import Database, finish
 from langgraph_checkpoint_dual.core.verifying import verify as verified
 from langgraph_checkpoint_dual.errors import ConfigError
+from langgraph_checkpoint_dual.opening import aopen_saver, open_saver
+from langgraph_checkpoint_dual.opening import target as target_of
 from langgraph_checkpoint_dual.peers import PeerSide
 from langgraph_checkpoint_dual.saver import Saver
 
@@ -52,8 +54,7 @@ def transfer(
     checkpoints are read and put one by one; `Report.lost` says what such a saver cannot tell.
 
     Args:
-        source, target: savers of any kind, or a connection string of Postgres or the path of a SQLite file, for tables
-            of this package.
+        source, target: savers of any kind, or what `open_saver` takes: a URL of Postgres, or the path of a SQLite file.
         thread_ids: only these threads.
         user_id: only threads of this user.
         since: only threads whose latest checkpoint is younger.
@@ -166,9 +167,6 @@ def _recodes(first: SerializerProtocol, second: SerializerProtocol, recode: bool
 
 
 def _check(source: BaseCheckpointSaver[Any], target: BaseCheckpointSaver[Any]) -> None:
-    for one in (source, target):
-        if not isinstance(one, BaseCheckpointSaver):
-            raise ConfigError(f"a transfer is between savers, paths and connection strings, not a {type(one).__name__}")
     if source is target:
         raise ConfigError("source and target are the same saver")
 
@@ -177,46 +175,23 @@ def _check(source: BaseCheckpointSaver[Any], target: BaseCheckpointSaver[Any]) -
 def _opened(end: End, *, is_source: bool = False) -> Iterator[BaseCheckpointSaver[Any]]:
     if isinstance(end, BaseCheckpointSaver):
         yield end
-        return
-    text = _text(end, is_source)
-    if _is_postgres(text):
-        from langgraph_checkpoint_dual.postgres import PostgresSaver
-
-        with PostgresSaver(text) as postgres:
-            yield postgres
     else:
-        from langgraph_checkpoint_dual.sqlite import SqliteSaver
-
-        with SqliteSaver(text) as sqlite:
-            yield sqlite
+        with open_saver(_there(end) if is_source else end) as saver:
+            yield saver
 
 
 @asynccontextmanager
 async def _aopened(end: End, *, is_source: bool = False) -> AsyncIterator[BaseCheckpointSaver[Any]]:
     if isinstance(end, BaseCheckpointSaver):
         yield end
-        return
-    text = _text(end, is_source)
-    if _is_postgres(text):
-        from langgraph_checkpoint_dual.postgres.aio import AsyncPostgresSaver
-
-        async with AsyncPostgresSaver(text) as postgres:
-            yield postgres
     else:
-        from langgraph_checkpoint_dual.sqlite.aio import AsyncSqliteSaver
-
-        async with AsyncSqliteSaver(text) as sqlite:
-            yield sqlite
+        async with aopen_saver(_there(end) if is_source else end) as saver:
+            yield saver
 
 
-def _text(end: Any, is_source: bool) -> str:
-    if not isinstance(end, (str, PathLike)):
-        raise ConfigError(f"a transfer is between savers, paths and connection strings, not a {type(end).__name__}")
-    text = str(fspath(end))
-    if is_source and not _is_postgres(text) and not text.startswith("file:") and not Path(text).exists():
-        raise ConfigError(f"there is no database {text!r} to transfer from")
-    return text
-
-
-def _is_postgres(text: str) -> bool:
-    return text.startswith(("postgres://", "postgresql://")) or "dbname=" in text or "host=" in text
+def _there(url: str | PathLike[str]) -> str | PathLike[str]:
+    """The URL of a source: opening a SQLite file would make one that is not there."""
+    found = target_of(url)
+    if found.kind == "sqlite" and not found.place.startswith("file:") and not Path(found.place).exists():
+        raise ConfigError(f"there is no database {found.place!r} to transfer from")
+    return url

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from langgraph.types import Command
 
 from langgraph_checkpoint_dual import PostgresSaver, SqliteSaver
 from langgraph_checkpoint_dual.core import transferring
+from langgraph_checkpoint_dual.errors import ConfigError
 from langgraph_checkpoint_dual.transfer import Progress, TransferError, atransfer, transfer
 from tests.support import postgres, tables
 from tests.support.checkpoints import config
@@ -345,6 +347,32 @@ class TestInterruptions:
         transfer(source, target, verify=True)
         assert stored(target) == stored(source)
 
+    async def test_while_the_source_drops_its_history(self, databases: Any) -> None:
+        halt = threading.Event()
+
+        def write(saver: Any, name: str) -> None:
+            async def chains() -> None:
+                while not halt.is_set():
+                    await put_chain(faced(saver, "blocking"), name, 4)
+
+            asyncio.run(chains())
+
+        with SqliteSaver(databases("sqlite")) as target, SqliteSaver(databases("sqlite"), history="latest") as source:
+            with ThreadPoolExecutor(2) as executor:
+                writers = [executor.submit(write, source, f"busy {number}") for number in range(2)]
+                try:
+                    for _ in range(10):
+                        transfer(source, target, on_conflict="replace")
+                        for found in target.list(None):  # whatever is there can be read
+                            number = found.checkpoint["channel_values"]["number"]
+                            assert len(found.checkpoint["channel_values"]["messages"]) == number + 1
+                finally:
+                    halt.set()
+            for writer in writers:
+                writer.result()
+            transfer(source, target, on_conflict="replace", verify=True)
+            assert stored(target)["dual_checkpoints"] == stored(source)["dual_checkpoints"]
+
 
 KILLS = 2
 _rounds: dict[str, int] = {}
@@ -396,6 +424,60 @@ class TestDamage:
         assert await everything(target, "blocking", "c") == await everything(source, "blocking", "c")
 
 
+class TestEnds:
+    async def test_urls_and_paths(self, databases: Any, tmp_path: Path) -> None:
+        one, two, three = databases("sqlite"), databases("postgres"), tmp_path / "three.db"
+        with SqliteSaver(one) as saver:
+            await put_chain(faced(saver, "blocking"), "chat", 3)
+            expected = stored(saver)
+        assert transfer(one, two).checkpoints == 3
+        assert (await atransfer(two, three, verify=True)).verified == 3
+        with SqliteSaver(three) as saver:
+            assert stored(saver) == expected
+        assert "three.db-wal" not in os.listdir(tmp_path)  # an export is one file
+
+    async def test_what_cannot_be_transferred(self, databases: Any, tmp_path: Path) -> None:
+        missing = tmp_path / "missing.db"
+        with SqliteSaver(databases("sqlite")) as saver:
+            with pytest.raises(ConfigError, match="there is no database"):
+                transfer(missing, saver)
+            with pytest.raises(ConfigError, match="there is no database"):
+                await atransfer(missing, saver)
+            with pytest.raises(ConfigError, match="the same saver"):
+                transfer(saver, saver)
+            with pytest.raises(ConfigError, match="on_conflict must be one of raise, skip, replace"):
+                transfer(InMemorySaver(), saver, on_conflict="merge")
+            with pytest.raises(ConfigError, match="thread_ids must be a list"):
+                transfer(InMemorySaver(), saver, thread_ids="chat")
+            with pytest.raises(ConfigError):
+                transfer(InMemorySaver(), saver, since="yesterday")  # type: ignore[arg-type]
+            with pytest.raises(ConfigError):
+                transfer(7, saver)  # type: ignore[arg-type]
+            async with saver_of("official sqlite-aio", databases) as official:
+                with pytest.raises(ConfigError, match="atransfer"):
+                    transfer(official, saver)
+        assert not missing.exists()
+
+    async def test_one_database_holds_both(self, databases: Any) -> None:
+        where = databases("sqlite")
+        with SqliteSaver(where) as source, SqliteSaver(where, prefix="other_") as target, SqliteSaver(where) as same:
+            await put_chain(faced(source, "blocking"), "chat", 3)
+            assert transfer(source, same).changed == 0
+            assert transfer(source, target, verify=True).verified == 3
+
+    async def test_a_caller_that_fails_or_stops_harms_nothing(self, pair: Any) -> None:
+        source, target = pair
+        await put_chain(source, "chat", 3)
+
+        def fail(_: Progress) -> None:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            transfer(source, target, on_progress=fail)
+        assert transfer(source, target, verify=True).verified == 3
+        assert stored(target) == stored(source)
+
+
 def flip(database: str, checkpoint_id: str) -> None:
     """Invert the last byte of a checkpoint."""
     if tables.is_postgres(database):
@@ -432,5 +514,4 @@ def blobs(database: str, table: str) -> list[bytes]:
 
 
 def place_of(saver: Any) -> str:
-    found: str = saver.conn if isinstance(saver.conn, str) else saver.conn.conninfo
-    return found
+    return str(getattr(saver.conn, "conninfo", saver.conn))

@@ -184,7 +184,11 @@ class Link(NamedTuple):
     async def copy(self, threads: Sequence[str]) -> None:
         """Bring over some threads, at most as many as `ThreadPages` gives at once."""
         for group, is_short in _groups(threads, await _sizes(self.source, threads)):
-            await unless_lost(partial(self._copy, group, is_short))
+            try:
+                await self._copy(group, is_short)
+            except ItemLost:  # somebody removes checkpoints of one of them: each alone, again from its start
+                for thread in group:
+                    await unless_lost(partial(self._copy, [thread], is_short))
 
     async def _copy(self, threads: list[str], is_short: bool) -> None:
         await _Group(self, threads, is_short).run()
@@ -415,7 +419,8 @@ async def _store(page: _Page, fetched: _Fetched, tx: Tx) -> None:
     threads = json.dumps(sorted({entry.key[0] for entry in page.entries}))
     await tx.execute("lock_threads", threads=threads)
     await tx.execute("forget_deleted", threads=threads)
-    await tx.load("load_items", fetched.items)
+    for items in _portions(fetched.items):
+        await tx.load("load_items", items)
     await tx.load("insert_checkpoint", fetched.checkpoints)
     await tx.load("replace_write", fetched.writes)
 
@@ -475,6 +480,20 @@ def _pages(entries: Iterable[_Entry]) -> Iterator[_Page]:
                 page = _Page()
     if page.entries:
         yield page
+
+
+def _portions(items: Sequence[ItemRow]) -> Iterator[list[ItemRow]]:
+    """The items in as many statements as they need: those of a single checkpoint may be very many."""
+    portion: list[ItemRow] = []
+    size = 0
+    for item in items:
+        portion.append(item)
+        size += len(item.data)
+        if size >= 4 * PAGE_BYTES:
+            yield portion
+            portion, size = [], 0
+    if portion:
+        yield portion
 
 
 def _by_thread(entries: Iterable[_Entry]) -> Iterator[list[_Entry]]:
