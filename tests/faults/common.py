@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 ROUNDS_VARIABLE = "DUAL_FAULT_ROUNDS"
 
@@ -23,6 +23,11 @@ class Report:
     torn: int = 0
     stuck: int = 0
     """Rounds after which the next operation did not work."""
+
+    def add(self, other: Report) -> None:
+        """Count what came out of further rounds too."""
+        for name, count in asdict(other).items():
+            setattr(self, name, getattr(self, name) + count)
 
     @property
     def clean(self) -> bool:

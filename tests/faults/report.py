@@ -6,29 +6,34 @@ Usage: `python -m tests.faults.report [FACTOR]`; the factor multiplies the round
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import random
 import sqlite3
+import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import aiosqlite
 import psycopg
 from psycopg import sql
 
-import langgraph_checkpoint_dual as dual
 from tests.faults.cancelling import CancelAt
 from tests.faults.common import Report
-from tests.faults.crash import crash_rounds
-from tests.faults.history import made, values, writes
-from tests.faults.interrupts import interrupt_rounds
+from tests.faults.crash import check, crash_rounds
+from tests.faults.history import astep, made, values, writes
+from tests.faults.postgres_servers import Cluster, Proxy, pgbouncer, terminate
+from tests.faults.soak import Arena, soak
 from tests.support import postgres, tables
 from tests.support.checkpoints import config, metadata
 from tests.support.compare import answer
-from tests.support.savers import KINDS, OFFICIAL, OURS, Kind, opened
+from tests.support.savers import KINDS, OFFICIAL, OURS, Kind, faced, opened, settle
 
 PAGE = Path("docs") / "reliability.md"  # from the root of the checkout
 HEAD = """# Reliability
@@ -48,11 +53,27 @@ How each is caused:
 
 - **process killed**: a process that writes in four threads or tasks gets SIGKILL at a random moment; the next reads.
 - **cancelled put_writes**: ten writes are cancelled at each point in turn where the coroutine suspends, early and late.
-- **Ctrl-C**: a signal handler raises in the main thread at a random moment, while four other threads write. Not run on
-  the official savers.
+- **Ctrl-C**: a signal handler raises in the main thread at a random moment, while four other threads write.
+- **backends terminated**: `pg_terminate_backend` for all connections between two steps of one saver, as opened by
+  `from_conn_string`.
+- **server killed**: SIGKILL for the postmaster and all its children between two steps, then it is started again.
+- **server silent**: a proxy before the server forwards nothing more on the connections that there are, without closing
+  them. Ours with `response_timeout=1`; whoever has not gone on after 20 s a round counts as stuck.
+- **transaction pooler**: PgBouncer with `pool_mode = transaction` and one connection to the server; another client steps
+  between any two steps.
+- **disk full**: `max_page_count` is set to just above the size of the database, on a connection of the caller's, until
+  a write is refused; then there is space again.
 - **bit flipped**: one random bit of one stored binary value is inverted, and all checkpoints are read; *lost* counts
   the rounds in which a reader was given other data than was stored, without an error.
 """
+
+SOAK = """## All at once
+
+What `make soak` did in a minute: processes put, read, list, copy, prune and delete on both databases, with a random fault
+every few seconds. After each, every process had to make progress again; at the end all that was acknowledged is
+compared with what is there. `SOAK_SECONDS=600 make soak` does it for ten minutes.
+"""
+PATIENCE = 20.0
 
 
 @contextmanager
@@ -100,14 +121,15 @@ async def flipped(kind: Kind, database: str, package: str, rounds: int) -> Repor
     """Flip a bit, read everything, flip it back."""
     report = Report()
     async with opened(kind.load(package), database) as saver:
+        subject = faced(saver, kind.face)
         parent = config("thread")
         for number in range(4):
             new = made("thread", number)
-            parent = await saver.aput(parent, new, metadata(step=number), new["channel_versions"])
-            await saver.aput_writes(parent, [("log", values("w", 3))], "task")
+            parent = await subject.aput(parent, new, metadata(step=number), new["channel_versions"])
+            await subject.aput_writes(parent, [("log", values("w", 3))], "task")
             report.acknowledged += 1
-        ids = [found.config async for found in saver.alist(None)]
-        intact = [answer(await saver.aget_tuple(one)) for one in ids]
+        ids = [found.config async for found in subject.alist(None)]
+        intact = [answer(await subject.aget_tuple(one)) for one in ids]
     cells = [
         (table, row, column)
         for table in sorted(tables.data_tables(database))
@@ -122,9 +144,10 @@ async def flipped(kind: Kind, database: str, package: str, rounds: int) -> Repor
         damaged[bit // 8] ^= 1 << bit % 8
         change(database, table, row, column, bytes(damaged))
         async with opened(kind.load(package), database) as saver:
+            subject = faced(saver, kind.face)
             for one, before in zip(ids, intact, strict=True):
                 try:
-                    same = answer(await saver.aget_tuple(one)) == before
+                    same = answer(await subject.aget_tuple(one)) == before
                 except Exception:
                     continue
                 if not same:
@@ -153,10 +176,105 @@ def change(database: str, table: str, row: dict[str, Any], column: str, value: b
     assert changed == 1, (table, column)
 
 
-def interrupted(kind: Kind, database: str, rounds: int) -> Report:
-    saver_class: Any = dual.SqliteSaver if kind.backend == "sqlite" else dual.PostgresSaver
-    with saver_class(database) as saver:
-        return interrupt_rounds(saver, rounds, beside=4)
+def interrupted(kind: Kind, database: str, package: str, batches: int) -> Report:
+    """Interrupt steps in a process of its own; one that hangs is stuck."""
+    report = Report()
+    command = [sys.executable, "-m", "tests.faults.interrupt_worker", package, kind.name, database, str(batches)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as worker:
+        timer = threading.Timer(PATIENCE * batches, worker.kill)
+        timer.start()
+        assert worker.stdout is not None
+        for text in worker.stdout:
+            report.add(Report(**json.loads(text)))
+        worker.wait()
+        timer.cancel()
+    if worker.returncode:
+        report.add(Report(rounds=1, stuck=1))
+    return report
+
+
+def going_on(
+    kind: Kind, database: str, package: str, rounds: int, cause: Callable[[], object], through: str | None = None
+) -> Report:
+    """Cause a fault before each next step of one saver, which ought to go on; then look at what is there."""
+    report, acknowledged = Report(), list[tuple[str, int, str]]()
+    options: dict[str, Any] = {"response_timeout": 1.0} if package == OURS else {}
+
+    async def run() -> None:
+        async with opened(kind.load(package), through or database, **options) as saver:
+            subject = faced(saver, kind.face)
+            for number in range(rounds + 1):
+                if number:
+                    await asyncio.to_thread(cause)
+                    report.rounds += 1
+                try:
+                    stored = await asyncio.wait_for(astep(subject, f"thread-{number}", 3, None), PATIENCE)
+                except Exception:
+                    report.stuck += 1
+                else:
+                    acknowledged.append((f"thread-{number}", 3, stored["configurable"]["checkpoint_id"]))
+
+    def run_to_the_end() -> None:
+        with suppress(Exception):  # some cannot even be closed afterwards
+            asyncio.run(run())
+
+    thread = threading.Thread(target=run_to_the_end, daemon=True)
+    thread.start()
+    thread.join(PATIENCE * (rounds + 1))
+    report.stuck += thread.is_alive()
+    report.acknowledged = len(acknowledged)
+    asyncio.run(check(kind, database, list(acknowledged), report, package))
+    return report
+
+
+def one_step(kind: Kind, database: str, package: str) -> None:
+    """What another process does."""
+
+    async def run() -> None:
+        async with opened(kind.load(package), database) as saver:
+            await astep(faced(saver, kind.face), "beside", 3, None)
+
+    with suppress(Exception):
+        asyncio.run(run())
+
+
+async def filled(kind: Kind, database: str, package: str, rounds: int) -> Report:
+    """Let the disk be full until a write is refused, then free it; on a connection of the caller's."""
+    report, acknowledged = Report(), list[tuple[str, int, str]]()
+    connecting: Any = sqlite3.connect(database, check_same_thread=False)
+    if kind.face == "async":
+        connecting.close()
+        connecting = await aiosqlite.connect(database)
+    saver: Any = kind.load(package)(connecting)
+    subject = faced(saver, kind.face)
+
+    async def write(thread: str) -> bool:
+        try:
+            stored = await astep(subject, thread, 3, None)
+        except sqlite3.OperationalError:
+            return False
+        acknowledged.append((thread, 3, stored["configurable"]["checkpoint_id"]))
+        return True
+
+    async def pragma(text: str) -> int:
+        cursor = await settle(connecting.execute(f"PRAGMA {text}"))
+        return int((await settle(cursor.fetchone()))[0])
+
+    for number in range(rounds):
+        report.stuck += not await write(f"before-{number}")
+        await pragma(f"max_page_count = {await pragma('page_count') + 20}")
+        for more in range(1000):
+            if not await write(f"full-{number}-{more}"):
+                break
+        else:
+            raise AssertionError("it was never full")
+        await pragma("max_page_count = 1000000")
+        report.stuck += not await write(f"after-{number}")
+        report.rounds += 1
+    await settle(connecting.close())
+    report.acknowledged = len(acknowledged)
+    await check(kind, database, acknowledged, report, package)
+    return report
 
 
 def line(fault: str, kind: Kind, package: str, report: Report) -> str:
@@ -168,34 +286,80 @@ def line(fault: str, kind: Kind, package: str, report: Report) -> str:
     return f"| {fault} | {shown} | {saver} | {report.rounds} | {acknowledged} | {lost} | {torn} | {goes_on} |"
 
 
+class Page:
+    """The lines of the table, as they come."""
+
+    def __init__(self, server: postgres.Server) -> None:
+        self.lines: list[str] = []
+        self._server = server
+
+    def row(self, fault: str, kinds: Sequence[Kind], probe: Callable[[Kind, str, str], Report]) -> None:
+        """Probe ours and the official saver of each kind, on a database of its own."""
+        for kind in kinds:
+            for package in (OURS, OFFICIAL):
+                with databases(kind, self._server) as database:
+                    self.lines.append(line(fault, kind, package, probe(kind, database, package)))
+                sys.stderr.write(self.lines[-1] + "\n")
+
+
+def with_proxy(kind: Kind, database: str, package: str, rounds: int) -> Report:
+    with Proxy(database) as proxy:
+        return going_on(kind, database, package, rounds, proxy.silence, proxy.uri)
+
+
+def with_pooler(kind: Kind, database: str, package: str, rounds: int) -> Report:
+    with pgbouncer(database, "transaction") as pooled:
+        return going_on(kind, database, package, rounds, lambda: one_step(kind, pooled, package), pooled)
+
+
+def with_cluster(kind: Kind, package: str, rounds: int) -> Report:
+    with Cluster.new() as cluster:
+
+        def crash() -> None:
+            cluster.kill()
+            cluster.start()
+
+        return going_on(kind, cluster.uri, package, rounds, crash)
+
+
 def main(factor: float = 1.0) -> None:
-    lines = []
+    def times(rounds: int) -> int:
+        return max(1, round(rounds * factor))
 
-    def add(fault: str, kind: Kind, package: str, report: Report) -> None:
-        lines.append(line(fault, kind, package, report))
-        sys.stderr.write(lines[-1] + "\n")
-
+    sqlite, on_postgres, on_loops = KINDS[:2], KINDS[2:], KINDS[1::2]
     with postgres.server() as server:
-        for kind in KINDS:
-            for package in (OURS, OFFICIAL):
-                with databases(kind, server) as database:
-                    add("process killed", kind, package,
-                        asyncio.run(crash_rounds(kind, database, round(4 * factor), package)))  # fmt: skip
-        for kind in KINDS[1::2]:
-            for package in (OURS, OFFICIAL):
-                with databases(kind, server) as database:
-                    add("cancelled put_writes", kind, package, asyncio.run(cancelled(kind, database, package)))
-        for kind in KINDS[::2]:
-            with databases(kind, server) as database:
-                add("Ctrl-C", kind, OURS, interrupted(kind, database, round(80 * factor)))
-        for kind in KINDS[1::2]:
-            for package in (OURS, OFFICIAL):
-                with databases(kind, server) as database:
-                    add("bit flipped", kind, package,
-                        asyncio.run(flipped(kind, database, package, round(100 * factor))))  # fmt: skip
+        page = Page(server)
+        page.row("process killed", KINDS, lambda *at: asyncio.run(crash_rounds(at[0], at[1], times(4), at[2])))
+        page.row("cancelled put_writes", on_loops, lambda *at: asyncio.run(cancelled(*at)))
+        page.row("Ctrl-C", KINDS[::2], lambda *at: interrupted(*at, times(6)))
+        page.row("backends terminated", on_postgres, lambda *at: going_on(*at, times(10), lambda: terminate(at[1])))
+        page.row("server killed", on_postgres, lambda *at: with_cluster(at[0], at[2], times(2)))
+        page.row("server silent", on_postgres, lambda *at: with_proxy(*at, times(2)))
+        page.row("transaction pooler", on_postgres, lambda *at: with_pooler(*at, times(5)))
+        page.row("disk full", sqlite, lambda *at: asyncio.run(filled(*at, times(10))))
+        page.row("bit flipped", KINDS, lambda *at: asyncio.run(flipped(*at, times(60))))
+    arenas = soak(60 * factor, "1", lambda text: sys.stderr.write(f"{text}\n"))
     names = ("langgraph-checkpoint-sqlite", "langgraph-checkpoint-postgres", "langgraph")
     beside = ", ".join(f"{name} {version(name)}" for name in names)
-    PAGE.write_text(f"{HEAD}{chr(10).join(lines)}\n{TAIL}\nOfficial savers and runtime: {beside}.\n", encoding="utf-8")
+    PAGE.write_text(
+        f"{HEAD}{chr(10).join(page.lines)}\n{TAIL}\n{SOAK}\n{soaked(arenas)}\n\n"
+        f"Official savers and runtime: {beside}.\n",
+        encoding="utf-8",
+    )
+    os._exit(0)  # threads of official savers may still hang
+
+
+def soaked(arenas: Sequence[Arena]) -> str:
+    """The table of a soak."""
+    lines = ["| database | rounds | operations acknowledged | faults | lost | torn | stuck | leaked connections |"]
+    lines.append("|---|---:|---:|---|---:|---:|---:|---:|")
+    for arena in arenas:
+        found = arena.findings
+        faults = ", ".join(f"{name} {number}" for name, number in sorted(arena.faults.items()))
+        operations = sum(found.acknowledged.values())
+        bad = " | ".join(str(len(some)) for some in (found.lost, found.torn, arena.stuck))
+        lines.append(f"| {arena.backend} | {arena.rounds} | {operations:,} | {faults} | {bad} | {found.leaked} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
