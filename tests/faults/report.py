@@ -59,8 +59,8 @@ How each is caused:
 - **server killed**: SIGKILL for the postmaster and all its children between two steps, then it is started again.
 - **server silent**: a proxy before the server forwards nothing more on the connections that there are, without closing
   them. Ours with `response_timeout=1`; whoever has not gone on after 20 s a round counts as stuck.
-- **transaction pooler**: PgBouncer with `pool_mode = transaction` and one connection to the server; another client steps
-  between any two steps.
+- **transaction pooler**: PgBouncer with `pool_mode = transaction` and one connection to the server; another client
+  steps between any two steps.
 - **disk full**: `max_page_count` is set to just above the size of the database, on a connection of the caller's, until
   a write is refused; then there is space again.
 - **bit flipped**: one random bit of one stored binary value is inverted, and all checkpoints are read; *lost* counts
@@ -69,8 +69,8 @@ How each is caused:
 
 SOAK = """## All at once
 
-What `make soak` did in a minute: processes put, read, list, copy, prune and delete on both databases, with a random fault
-every few seconds. After each, every process had to make progress again; at the end all that was acknowledged is
+What `make soak` did in a minute: processes put, read, list, copy, prune and delete on both databases, with a random
+fault every few seconds. After each, every process had to make progress again; at the end all that was acknowledged is
 compared with what is there. `SOAK_SECONDS=600 make soak` does it for ten minutes.
 """
 PATIENCE = 20.0
