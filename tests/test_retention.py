@@ -249,7 +249,9 @@ class TestLatest:
                 await session.run(said(f"turn {turn}"))
             state = await session.state()
             found = counts(database)
-            assert (found["dual_checkpoints"], found["dual_writes"]) == (1, 0)
+            assert found["dual_checkpoints"] == 1
+            late = {row["checkpoint_id"] for row in named_rows(database, "dual_writes")}
+            assert len(late) <= 1, "those of the last step may come after it"
             channels = Counter(row["channel"] for row in named_rows(database, "dual_items"))
             assert channels["messages"] == len(state.values["messages"]) == 20
             thread_of = await call(saver, face, "get_tuple", thread())
@@ -573,6 +575,10 @@ class TestRetention:
                 await call(saver, face, "retain", *arguments, **options)
 
 
+def file_size(path: str) -> int:
+    return sum(os.path.getsize(f"{path}{end}") for end in ("", "-wal"))
+
+
 class TestVacuum:
     async def test_space_is_given_back(self, saver: Any, face: str, database: str) -> None:
         for name in ("stays", "goes"):
@@ -583,7 +589,7 @@ class TestVacuum:
         assert found.freed == found.before - found.after > 1_500_000
         assert found.after > 2_000_000
         if not is_postgres(database):
-            assert found.after == sum(os.path.getsize(f"{database}{end}") for end in ("", "-wal"))
+            assert found.after == file_size(database)
         assert len((await saver.aget_tuple(config("stays"))).checkpoint["channel_values"]["blob"]) == 20
         again = await call(saver, face, "vacuum")
         assert again.freed < 100_000
