@@ -51,6 +51,8 @@ from langgraph_checkpoint_dual.retrying import Attempts, block, repeated
 
 T = TypeVar("T")
 CLOSED = "this saver was closed; open a new one"
+_LANES = 4
+"""On how many connections of a pool the additions of blocking callers are under way at once."""
 _SHARED_BYTES = 256 * 1024
 """An addition larger than this goes alone, so that small ones need not wait for it."""
 
@@ -283,7 +285,8 @@ class BlockingEngine(_Engine):
     ) -> None:
         self._sessions: BlockingSessions = BlockingSessions(conn, pipe, limits)
         self._dialect, self._schema, self._owned = schema.dialect, schema, owned
-        self._combiner: Combiner[Errand] = Combiner(self._run_batch)
+        lanes = 1 if isinstance(conn, Connection) else _LANES
+        self._combiners: list[Combiner[Errand]] = [Combiner(self._run_batch) for _ in range(lanes)]
         self._closed = False
 
     async def read(self, look: Callable[[Tx], Awaitable[T]]) -> T:
@@ -300,12 +303,17 @@ class BlockingEngine(_Engine):
         self.setup()
         errand = Errand(addition, callers())
         if size_of(addition) <= _SHARED_BYTES:
-            outcome: Outcome = self._combiner.run(errand)
+            outcome: Outcome = self._combiner(addition).run(errand)
             return outcome
         return _settled(self._store([errand])[0])
 
     async def compute(self, weight: int, work: Callable[[], T]) -> T:
         return work()
+
+    def _combiner(self, addition: Put | PutWrites) -> Combiner[Errand]:
+        """The lane of an addition: that of a thread's checkpoints never waits for that of its writes."""
+        lane = 2 * hash(addition.thread_id) + isinstance(addition, Put)
+        return self._combiners[lane % len(self._combiners)]
 
     def setup(self) -> None:
         """Make the schema, or bring it up to date, once.
