@@ -8,10 +8,12 @@ from typing import Any, cast
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
 
-from langgraph_checkpoint_dual.core import appending, conversations
+from langgraph_checkpoint_dual.core import appending, conversations, searching
 from langgraph_checkpoint_dual.core.address import address_of, text_key
 from langgraph_checkpoint_dual.core.conversations import ConversationStats, CountTokens, StoredMessage, View
 from langgraph_checkpoint_dual.core.deltas import Reducer, messages_reducer
+from langgraph_checkpoint_dual.core.indexing import Index
+from langgraph_checkpoint_dual.core.searching import MARKS, SearchPage
 from langgraph_checkpoint_dual.core.store import Store
 from langgraph_checkpoint_dual.core.tx import Database, finish
 
@@ -33,9 +35,10 @@ class Conversation:
         config: RunnableConfig,
         view: View,
         next_version: Callable[[Any, None], Any],
+        index: Index | None = None,
     ) -> None:
         self._store, self._blocking, self._looping = store, blocking, looping
-        self._config, self._view, self._next_version = config, view, next_version
+        self._config, self._view, self._next_version, self._index = config, view, next_version, index
 
     def page(
         self,
@@ -146,6 +149,29 @@ class Conversation:
     async def astats(self) -> ConversationStats:
         """As `stats`."""
         return await conversations.stats(self._store, self._looping, self._view)
+
+    def search(
+        self, query: str, *, limit: int = 20, cursor: str | None = None, marks: tuple[str, str] = MARKS
+    ) -> SearchPage:
+        """The messages with some words, the best first. As `search` of the saver, for this thread.
+
+        Raises:
+            ConfigError: if the saver was not made with `search=True`, or another channel or namespace is meant.
+        """
+        return finish(self._search(self._blocking, query, limit, cursor, marks))
+
+    async def asearch(
+        self, query: str, *, limit: int = 20, cursor: str | None = None, marks: tuple[str, str] = MARKS
+    ) -> SearchPage:
+        """As `search`."""
+        return await self._search(self._looping, query, limit, cursor, marks)
+
+    async def _search(
+        self, db: Database, query: str, limit: int, cursor: str | None, marks: tuple[str, str]
+    ) -> SearchPage:
+        index = searching.enabled(self._index)
+        scope = searching.scope_of(index, self._view)
+        return await searching.search(self._store, db, index, query, scope, limit=limit, cursor=cursor, marks=marks)
 
     def append(self, messages: Any) -> RunnableConfig:
         """Add messages without running a graph, as a checkpoint that a graph with this saver goes on from.

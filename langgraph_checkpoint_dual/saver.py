@@ -25,11 +25,13 @@ from typing_extensions import Self
 
 from langgraph_checkpoint_dual.cache import Cache
 from langgraph_checkpoint_dual.conversation import Conversation, view_of
-from langgraph_checkpoint_dual.core import history, retention, threads
+from langgraph_checkpoint_dual.core import history, retention, searching, threads
 from langgraph_checkpoint_dual.core.adopting import Adopting, Adoption
 from langgraph_checkpoint_dual.core.deltas import Reducer
+from langgraph_checkpoint_dual.core.indexing import Indexing
 from langgraph_checkpoint_dual.core.listing import Listing, listing
 from langgraph_checkpoint_dual.core.retention import Progress, Removed, Retention
+from langgraph_checkpoint_dual.core.searching import MARKS, SearchPage, index_of
 from langgraph_checkpoint_dual.core.space import Storage, Vacuumed
 from langgraph_checkpoint_dual.core.store import LATE, Rules, Store
 from langgraph_checkpoint_dual.core.trimming import HISTORIES
@@ -67,6 +69,7 @@ class Saver(BaseCheckpointSaver[str]):
         late: str = "drop",
         history: str = "all",
         adopt: bool = True,
+        search: bool | str = False,
         observer: Observer | None = None,
     ) -> None:
         super().__init__(serde=serde or Serializer())
@@ -77,6 +80,7 @@ class Saver(BaseCheckpointSaver[str]):
             raise ConfigError(f"history must be one of {', '.join(HISTORIES)}, not {history!r}")
         self._rules = Rules(late, fence, history)
         self._adoption = Adoption(adopt)
+        self._index = index_of(search, self.serde)
         self._observer = observer or Observer()
 
     @property
@@ -88,7 +92,9 @@ class Saver(BaseCheckpointSaver[str]):
         return self._adopting(self._looping)
 
     def _adopting(self, db: Database) -> Database:
-        """The database with the threads that the official saver has left in it."""
+        """The database with what is searched in it, and with the threads that the official saver has left there."""
+        if self._index is not None:
+            db = Indexing(db, self._index, self.serde)
         if self._adoption.there is False:
             return db
         return Adopting(db, self._adoption, self._store)
@@ -123,7 +129,89 @@ class Saver(BaseCheckpointSaver[str]):
             ConfigError: if an id cannot be used.
         """
         config, view = view_of(thread_id, channel, checkpoint_id, reducer)
-        return Conversation(self._store, self._whole_blocking, self._whole_looping, config, view, self.get_next_version)
+        return Conversation(
+            self._store, self._whole_blocking, self._whole_looping, config, view, self.get_next_version, self._index
+        )
+
+    def search(
+        self,
+        query: str,
+        *,
+        user_id: Any = None,
+        thread_id: Any = None,
+        limit: int = 20,
+        cursor: str | None = None,
+        marks: tuple[str, str] = MARKS,
+    ) -> SearchPage:
+        """The messages with some words, in all threads or those of a user, the best first. Needs `search=True`.
+
+        Args:
+            query: words that must all occur, without regard to case and accents; `"several words"` must follow one
+                another, `begin*` stands for all words that begin so, `-word` must not occur. Nothing in it is an error.
+            user_id: only in the threads of this user, as the registry knows them.
+            thread_id: only in this thread.
+            limit: how many at most.
+            cursor: that of the page before.
+            marks: what is put before and after each word that was found, in the snippets.
+
+        Raises:
+            ConfigError: if the saver was made without `search=True`, or an argument cannot be used.
+        """
+        return finish(self._search(self._whole_blocking, query, user_id, thread_id, limit, cursor, marks))
+
+    async def asearch(
+        self,
+        query: str,
+        *,
+        user_id: Any = None,
+        thread_id: Any = None,
+        limit: int = 20,
+        cursor: str | None = None,
+        marks: tuple[str, str] = MARKS,
+    ) -> SearchPage:
+        """As `search`."""
+        return await self._search(self._whole_looping, query, user_id, thread_id, limit, cursor, marks)
+
+    async def _search(
+        self,
+        db: Database,
+        query: str,
+        user_id: Any,
+        thread_id: Any,
+        limit: int,
+        cursor: str | None,
+        marks: tuple[str, str],
+    ) -> SearchPage:
+        scope = searching.scope(user_id, thread_id)
+        index = searching.enabled(self._index)
+        return await searching.search(self._store, db, index, query, scope, limit=limit, cursor=cursor, marks=marks)
+
+    def rebuild_search(self, *, clear: bool = False, on_progress: Callable[[int, int], object] | None = None) -> int:
+        """Index what is not indexed: what was stored before the saver had `search=True`, or by one without it.
+
+        Others may read and write meanwhile; interrupted, it can be run again.
+
+        Args:
+            clear: begin with an empty index.
+            on_progress: called now and then with how many messages were looked at, and how many there are.
+
+        Returns:
+            How many messages were added.
+
+        Raises:
+            ConfigError: if the saver was made without `search=True`.
+        """
+        return finish(self._rebuild_search(self._whole_blocking, clear, on_progress))
+
+    async def arebuild_search(
+        self, *, clear: bool = False, on_progress: Callable[[int, int], object] | None = None
+    ) -> int:
+        """As `rebuild_search`."""
+        return await self._rebuild_search(self._whole_looping, clear, on_progress)
+
+    async def _rebuild_search(self, db: Database, clear: bool, on_progress: Callable[[int, int], object] | None) -> int:
+        index = searching.enabled(self._index)
+        return await searching.rebuild(self._store, db, index, clear=clear, on_progress=on_progress)
 
     def _seen(self, subject: Any, work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
         return self._observer.observed(self._system, subject, work)

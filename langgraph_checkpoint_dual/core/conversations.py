@@ -121,12 +121,12 @@ async def page(
     Raises:
         ConfigError: if an argument is negative or no `int`, or the channel holds no messages.
     """
-    _check_number("limit", limit)
-    low = 0 if after_idx is None else _check_number("after_idx", after_idx) + 1
+    check_number("limit", limit)
+    low = 0 if after_idx is None else check_number("after_idx", after_idx) + 1
 
     async def read() -> list[StoredMessage]:
         source = await opened(store, db, view, dated=True)
-        high = source.count if before_idx is None else min(source.count, _check_number("before_idx", before_idx))
+        high = source.count if before_idx is None else min(source.count, check_number("before_idx", before_idx))
         start, stop = (max(low, high - limit), high) if reverse else (low, min(high, low + limit))
         found = _messages(view, start, await source.parts(db, start, stop)) if start < stop else []
         return found[::-1] if reverse else found
@@ -140,7 +140,7 @@ async def last(store: Store, db: Reads, view: View, number: int) -> list[BaseMes
     Raises:
         ConfigError: if the number is negative or no `int`, or the channel holds no messages.
     """
-    _check_number("n", number)
+    check_number("n", number)
 
     async def read() -> list[BaseMessage]:
         source = await opened(store, db, view)
@@ -169,7 +169,7 @@ async def window(
     Raises:
         ConfigError: if the system message alone does not fit, or the channel holds no messages.
     """
-    _check_number("max_tokens", max_tokens)
+    check_number("max_tokens", max_tokens)
     counted = count_tokens_approximately if count_tokens is None else count_tokens
 
     async def read() -> list[BaseMessage]:
@@ -445,7 +445,12 @@ class _Tally:
         )
 
 
-def _check_number(name: str, value: object) -> int:
+def check_number(name: str, value: object) -> int:
+    """A number of things that is not negative.
+
+    Raises:
+        ConfigError: if it is something else.
+    """
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise ConfigError(f"{name} must be a non-negative int, not {value!r}")
     return value

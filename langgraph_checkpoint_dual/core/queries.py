@@ -17,6 +17,9 @@ INDEXES = (
     "current_threads_thread",
     "tombstones_age",
 )
+OPTIONAL_TABLES = ("search",)
+"""Tables that are made when they are first needed."""
+OPTIONAL_INDEXES = ("search_index", "search_added", "search_removed", "search_of_items")
 _PART = re.compile(r"\{\+(\w+)\}")
 _NAME = re.compile(r"^-- name: (.+)\n", re.MULTILINE)
 _COMMENT_LINES = re.compile(r"^--(?! name: ).*\n?", re.MULTILINE)

@@ -71,6 +71,17 @@ class RegistryRow(NamedTuple):
     run_metadata: str
 
 
+class SearchRow(NamedTuple):
+    """The words of a message that is an item."""
+
+    thread_id: str
+    checkpoint_ns: str
+    channel: str
+    seq: int
+    added_at: int
+    words: str
+
+
 class CurrentRow(NamedTuple):
     """Which thread a user is in with an agent."""
 
@@ -79,7 +90,7 @@ class CurrentRow(NamedTuple):
     thread_id: str
 
 
-Named: TypeAlias = "CheckpointRow | ItemRow | WriteRow | RegistryRow | CurrentRow"
+Named: TypeAlias = "CheckpointRow | ItemRow | WriteRow | RegistryRow | CurrentRow | SearchRow"
 """A row of a table."""
 
 

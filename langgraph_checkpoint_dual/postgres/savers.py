@@ -45,6 +45,7 @@ class PostgresSaver(Saver):
             that it goes on from, with the subgraphs that this called.
         adopt: read the threads that the official saver has left in the same database, where the search path finds its
             tables, as if they were ours. They are looked for once, by the first operation, and again after `setup`.
+        search: index the words of messages for `search`; a text instead of `True` names the channel of messages.
         observer: what to log, or measure, of operations; `Observer()` unless given.
         retry_for: for how many seconds an operation whose connection was lost, or that met a deadlock, is repeated on
             another connection; then `UnavailableError`. Repeating is safe: what was stored already is recognised. 0
@@ -70,13 +71,21 @@ class PostgresSaver(Saver):
         late: str = "drop",
         history: str = "all",
         adopt: bool = True,
+        search: bool | str = False,
         observer: Observer | None = None,
         retry_for: float = 30.0,
         response_timeout: float | None = 60.0,
         **options: Any,
     ) -> None:
         super().__init__(
-            serde=serde, cache=cache, fence=fence, late=late, history=history, adopt=adopt, observer=observer
+            serde=serde,
+            cache=cache,
+            fence=fence,
+            late=late,
+            history=history,
+            adopt=adopt,
+            search=search,
+            observer=observer,
         )
         _check(conn, (Connection, ConnectionPool), pipe, options)
         owned = isinstance(conn, str)
@@ -134,7 +143,7 @@ class AsyncPostgresSaver(Saver):
     Args:
         conn: a psycopg async connection or pool (used as it comes and never closed here), or a connection string, for
             which a pool is opened here: use the saver as an async context manager then, or `aclose` it.
-        pipe, serde, schema, prefix, cache, fence, late, history, adopt, observer, retry_for, response_timeout,
+        pipe, serde, schema, prefix, cache, fence, late, history, adopt, search, observer, retry_for, response_timeout,
             options: as for `PostgresSaver`.
     """
 
@@ -153,13 +162,21 @@ class AsyncPostgresSaver(Saver):
         late: str = "drop",
         history: str = "all",
         adopt: bool = True,
+        search: bool | str = False,
         observer: Observer | None = None,
         retry_for: float = 30.0,
         response_timeout: float | None = 60.0,
         **options: Any,
     ) -> None:
         super().__init__(
-            serde=serde, cache=cache, fence=fence, late=late, history=history, adopt=adopt, observer=observer
+            serde=serde,
+            cache=cache,
+            fence=fence,
+            late=late,
+            history=history,
+            adopt=adopt,
+            search=search,
+            observer=observer,
         )
         _check(conn, (AsyncConnection, AsyncConnectionPool), pipe, options)
         owned = isinstance(conn, str)

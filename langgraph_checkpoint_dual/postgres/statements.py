@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from psycopg import errors, sql
 
-from langgraph_checkpoint_dual.core.queries import INDEXES, TABLES, Queries, fill
+from langgraph_checkpoint_dual.core.queries import INDEXES, OPTIONAL_INDEXES, OPTIONAL_TABLES, TABLES, Queries, fill
 from langgraph_checkpoint_dual.core.rows import CheckpointRow, Guard, Named, Outcome, Put, PutWrites
 from langgraph_checkpoint_dual.core.tx import Row
 from langgraph_checkpoint_dual.postgres.arrays import Texts, columns
@@ -47,13 +47,14 @@ class Dialect:
         def quoted(*parts: str | None) -> str:
             return sql.Identifier(*(part for part in parts if part is not None)).as_string(None)
 
-        tables = {table: quoted(schema, prefix + table) for table in TABLES}
-        indexes = {index: quoted(prefix + index) for index in INDEXES}
+        tables = {table: quoted(schema, prefix + table) for table in (*TABLES, *OPTIONAL_TABLES)}
+        indexes = {index: quoted(prefix + index) for index in (*INDEXES, *OPTIONAL_INDEXES)}
         migrations = tables["migrations"]
         self._names = {
             **tables,
             **indexes,
             "migrations_name": sql.Literal(f"{prefix}migrations").as_string(None),
+            "search_name": sql.Literal(f"{prefix}search").as_string(None),
             "schema": quoted(schema or "public"),
             "schema_name": sql.Literal(schema).as_string(None),
             "lock": str(zlib.crc32(migrations.encode())),

@@ -62,6 +62,7 @@ class SqliteSaver(_SqliteSaver):
             that it goes on from, with the subgraphs that this called.
         adopt: read the threads that the official saver has left in the same database as if they were ours. They are
             looked for once, by the first operation, and again after `setup`.
+        search: index the words of messages for `search`; a text instead of `True` names the channel of messages.
         observer: what to log, or measure, of operations; `Observer()` unless given.
     """
 
@@ -80,10 +81,18 @@ class SqliteSaver(_SqliteSaver):
         late: str = "drop",
         history: str = "all",
         adopt: bool = True,
+        search: bool | str = False,
         observer: Observer | None = None,
     ) -> None:
         super().__init__(
-            serde=serde, cache=cache, fence=fence, late=late, history=history, adopt=adopt, observer=observer
+            serde=serde,
+            cache=cache,
+            fence=fence,
+            late=late,
+            history=history,
+            adopt=adopt,
+            search=search,
+            observer=observer,
         )
         self.conn = conn
         self._backend = _engine(conn, prefix=prefix, timeout=timeout, synchronous=synchronous)
@@ -133,7 +142,7 @@ class AsyncSqliteSaver(_SqliteSaver):
     Args:
         conn: an `aiosqlite.Connection` (used as it comes and never closed here), or the path of a file, or
             `":memory:"`. A path is opened here, without aiosqlite: use the saver as a context manager, or `aclose` it.
-        serde, prefix, timeout, synchronous, cache, fence, late, history, adopt, observer: as for `SqliteSaver`.
+        serde, prefix, timeout, synchronous, cache, fence, late, history, adopt, search, observer: as for `SqliteSaver`.
     """
 
     def __init__(
@@ -149,10 +158,18 @@ class AsyncSqliteSaver(_SqliteSaver):
         late: str = "drop",
         history: str = "all",
         adopt: bool = True,
+        search: bool | str = False,
         observer: Observer | None = None,
     ) -> None:
         super().__init__(
-            serde=serde, cache=cache, fence=fence, late=late, history=history, adopt=adopt, observer=observer
+            serde=serde,
+            cache=cache,
+            fence=fence,
+            late=late,
+            history=history,
+            adopt=adopt,
+            search=search,
+            observer=observer,
         )
         self.conn = conn
         self._looping: LoopFace | AiosqliteFace

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias
 
-from langgraph_checkpoint_dual.core.queries import INDEXES, TABLES, Queries, fill
+from langgraph_checkpoint_dual.core.queries import INDEXES, OPTIONAL_INDEXES, OPTIONAL_TABLES, TABLES, Queries, fill
 from langgraph_checkpoint_dual.core.rows import Guard, Named, Outcome, Put, PutWrites
 from langgraph_checkpoint_dual.core.tx import Row, TableGone, Tx
 
@@ -90,5 +90,7 @@ def _damaged_text(data: bytes) -> str:
 
 def quoted_names(prefix: str) -> dict[str, str]:
     """The names of tables and indexes, as SQL."""
-    quoted = {name: '"' + f"{prefix}{name}".replace('"', '""') + '"' for name in (*TABLES, *INDEXES)}
-    return {**quoted, "migrations_name": "'" + f"{prefix}migrations".replace("'", "''") + "'"}
+    names = (*TABLES, *INDEXES, *OPTIONAL_TABLES, *OPTIONAL_INDEXES)
+    quoted = {name: '"' + f"{prefix}{name}".replace('"', '""') + '"' for name in names}
+    literals = {f"{name}_name": "'" + f"{prefix}{name}".replace("'", "''") + "'" for name in ("migrations", "search")}
+    return {**quoted, **literals}

@@ -1,0 +1,152 @@
+"""Keeping the words of messages beside them, so that they can be searched: for savers with `search=True`.
+
+The contract:
+
+1. `Indexing` is a `Database` over another one. What its transactions store they index too, in the same transaction; no
+   operation of the core knows of this.
+2. Indexed are the items of one channel of the root namespace that are messages with words in them. An item is indexed
+   once, where it is stored; who copies items copies their words.
+3. The database itself takes the words away with their item, whoever removes it (`search.sql`).
+4. The tables are made when they are first needed. What was stored before that, or by a saver without `search=True`, is
+   indexed by `core/searching.py`'s `rebuild`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any, TypeVar
+
+from langchain_core.messages import BaseMessage
+from langgraph.checkpoint.serde.base import SerializerProtocol
+
+from langgraph_checkpoint_dual.core import values
+from langgraph_checkpoint_dual.core.rows import ItemRow, Named, Outcome, Put, PutWrites, SearchRow
+from langgraph_checkpoint_dual.core.text import escape
+from langgraph_checkpoint_dual.core.tx import Database, Row, Tx, stored
+from langgraph_checkpoint_dual.core.words import indexed
+from langgraph_checkpoint_dual.errors import CheckpointerError
+
+T = TypeVar("T")
+_STEPS = 5
+"""How many statements make the tables."""
+_log = logging.getLogger("langgraph_checkpoint_dual")
+
+
+class Index:
+    """What is indexed, and whether the tables are known to be there; shared by all faces of a saver.
+
+    Args:
+        channel: the channel whose messages are.
+    """
+
+    def __init__(self, channel: str) -> None:
+        self.channel, self.is_ready = channel, False
+
+    def rows(self, serde: SerializerProtocol, items: Iterable[ItemRow]) -> list[SearchRow]:
+        """The words of those items that are messages."""
+        channel = escape(self.channel)
+        mine = [item for item in items if item.channel == channel and not item.checkpoint_ns]
+        found = [SearchRow(*item[:5], words_of_item(serde, item.data)) for item in mine]
+        return [row for row in found if row.words]
+
+    async def make_ready(self, db: Database) -> None:
+        """Make the tables, once."""
+        if not self.is_ready:
+            if not await db.read(_is_there):
+                await db.change(_make)
+            self.is_ready = True
+
+
+def words_of_item(serde: SerializerProtocol, typed: bytes) -> str:
+    """The words of a message that is stored as an item; none if it is something else, or cannot be read."""
+    with suppress(CheckpointerError):
+        return words_of_message(values.decode(serde, typed))
+    return ""
+
+
+def words_of_message(message: Any) -> str:
+    """The words of a message as they are indexed."""
+    return indexed(message.text) if isinstance(message, BaseMessage) else ""
+
+
+async def _is_there(tx: Tx) -> list[Row]:
+    return await tx.fetch("has_search")
+
+
+async def _make(tx: Tx) -> None:
+    await tx.execute("lock_migrations")
+    if await _is_there(tx):
+        return
+    for step in range(1, _STEPS + 1):
+        await tx.execute(f"make_search_{step}")
+    if await tx.fetch("any_item"):
+        _log.warning("messages that are stored already are not searched before rebuild_search() has been run")
+
+
+class Indexing:
+    """See the module."""
+
+    def __init__(self, db: Database, index: Index, serde: SerializerProtocol) -> None:
+        self._db, self._index, self._serde = db, index, serde
+
+    async def read(self, look: Callable[[Tx], Awaitable[T]]) -> T:
+        return await self._db.read(look)
+
+    async def change(self, edit: Callable[[Tx], Awaitable[T]]) -> T:
+        await self._index.make_ready(self._db)
+        return await self._db.change(lambda tx: edit(IndexingTx(tx, self._index, self._serde)))
+
+    async def append(self, addition: Put | PutWrites) -> Outcome:
+        await self._index.make_ready(self._db)
+        if isinstance(addition, PutWrites):
+            return await self._db.append(addition)
+        rows = await self._db.compute(sum(len(item.data) for item in addition.items), partial(self._rows, addition))
+        if not rows:
+            return await self._db.append(addition)
+
+        async def insert(tx: Tx) -> Outcome:
+            outcome = await tx.insert(addition)
+            if outcome is Outcome.STORED:
+                await tx.load("load_search", rows)
+            return outcome
+
+        return await stored(self._db.change, insert)
+
+    async def compute(self, weight: int, work: Callable[[], T]) -> T:
+        return await self._db.compute(weight, work)
+
+    def _rows(self, addition: Put) -> list[SearchRow]:
+        return self._index.rows(self._serde, addition.items)
+
+
+class IndexingTx:
+    """A transaction that indexes what it stores."""
+
+    def __init__(self, tx: Tx, index: Index, serde: SerializerProtocol) -> None:
+        self._tx, self._index, self._serde = tx, index, serde
+
+    async def fetch(self, query: str, /, **args: Any) -> list[Row]:
+        return await self._tx.fetch(query, **args)
+
+    async def execute(self, query: str, /, **args: Any) -> None:
+        await self._tx.execute(query, **args)
+        if query == "copy_thread":
+            await self._tx.execute("copy_search", source=args["source"], target=args["target"])
+
+    async def load(self, query: str, rows: Sequence[Named], /) -> None:
+        await self._tx.load(query, rows)
+        await self._add([row for row in rows if isinstance(row, ItemRow)])
+
+    async def insert(self, addition: Put | PutWrites) -> Outcome:
+        outcome = await self._tx.insert(addition)
+        if outcome is Outcome.STORED and isinstance(addition, Put):
+            await self._add(addition.items)
+        return outcome
+
+    async def _add(self, items: Sequence[ItemRow]) -> None:
+        rows = self._index.rows(self._serde, items)
+        if rows:
+            await self._tx.load("load_search", rows)
