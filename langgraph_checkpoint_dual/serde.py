@@ -63,7 +63,8 @@ _NO_ALIASES: Mapping[str, type] = types_.MappingProxyType({})
 _failure: ContextVar[BaseException | None] = ContextVar("_failure", default=None)
 
 
-def _take_failure() -> BaseException | None:
+def take_failure() -> BaseException | None:
+    """What a callback of msgpack raised; it is forgotten then."""
     failure = _failure.get()
     if failure is not None:
         _failure.set(None)
@@ -232,7 +233,7 @@ class Serializer(JsonPlusSerializer):
             if not _has_byte_strings(data) or not _holds_other_buffers(obj):
                 return "msgpack", data
         except TypeError:
-            if (interrupt := _take_failure()) is not None:
+            if (interrupt := take_failure()) is not None:
                 raise interrupt from None
         return self._dump_exactly(obj)
 
@@ -415,7 +416,7 @@ class Serializer(JsonPlusSerializer):
         try:
             return _unpackb(payload, ext_hook=self._unpack_ext_hook, option=_UNPACK)
         except ValueError as exc:
-            cause = _take_failure()
+            cause = take_failure()
             if cause is None:
                 raise DecodeError(f"damaged msgpack data: {exc}") from None
         if isinstance(cause, DecodeError) or not isinstance(cause, Exception):
@@ -433,7 +434,7 @@ class Serializer(JsonPlusSerializer):
                 return shape.build(fields)
             return None
         except Exception:
-            interrupt = _take_failure()
+            interrupt = take_failure()
         if interrupt is not None and not isinstance(interrupt, Exception):
             raise interrupt
         return None  # whatever it is, the regular way says it better

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from langgraph_checkpoint_dual.cli import changing, checking, looking
+from langgraph_checkpoint_dual.cli import changing, checking, looking, moving, reading
 
 _HELP = """Look around in, move and repair LangGraph's checkpoints in SQLite and Postgres.
 
@@ -15,7 +15,7 @@ thread or checkpoint; 4 failed; 130 interrupted.
 """
 
 app = typer.Typer(name="langgraph-dual", help=_HELP, no_args_is_help=True, pretty_exceptions_enable=False)
-for part in (looking, changing, checking):
+for part in (looking, reading, changing, moving, checking):
     part.declare(app)
 
 

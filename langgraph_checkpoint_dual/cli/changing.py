@@ -1,17 +1,21 @@
-"""Commands that change threads: copy, delete, prune."""
+"""Commands that change threads: copy, delete, prune; and vacuum."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import re
+from datetime import timedelta
+from typing import Annotated, Any
 
 import typer
 
 from langgraph_checkpoint_dual.cli.commands import Desk, Yes, command, confirm
 from langgraph_checkpoint_dual.cli.looking import ThreadId
 from langgraph_checkpoint_dual.cli.outcomes import NotFound
-from langgraph_checkpoint_dual.cli.output import say, say_json
+from langgraph_checkpoint_dual.cli.output import bytes_of, counting, say, say_json
 from langgraph_checkpoint_dual.core import lineage
+from langgraph_checkpoint_dual.core.retention import Removed, Retention
 from langgraph_checkpoint_dual.core.tx import finish
+from langgraph_checkpoint_dual.errors import ConfigError
 from langgraph_checkpoint_dual.saver import Saver
 
 ThreadIds = Annotated[
@@ -21,7 +25,7 @@ ThreadIds = Annotated[
 
 def declare(app: typer.Typer) -> None:
     """Adds the commands."""
-    for name, function in (("copy", copy), ("delete", delete), ("prune", prune)):
+    for name, function in (("copy", copy), ("delete", delete), ("prune", prune), ("vacuum", vacuum)):
         command(app, name, panel="Change threads")(function)
 
 
@@ -47,13 +51,78 @@ def delete(desk: Desk, threads: ThreadIds, *, yes: Yes = False) -> None:
     _done(desk, f"deleted {_named(threads)}", deleted=threads)
 
 
-def prune(desk: Desk, threads: ThreadIds, *, yes: Yes = False) -> None:
-    """Remove all checkpoints of threads but the latest of each namespace, and what that needs."""
+def prune(
+    desk: Desk,
+    threads: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[THREAD...]", help="The threads; all unless given.", show_default=False),
+    ] = None,
+    *,
+    keep_last: Annotated[
+        int | None, typer.Option("--keep-last", metavar="N", help="Keep this many checkpoints of each namespace.")
+    ] = None,
+    max_age: Annotated[str | None, typer.Option(metavar="SPAN", help="Keep younger checkpoints: 12h, 30d, 8w.")] = None,
+    max_idle: Annotated[
+        str | None, typer.Option(metavar="SPAN", help="Delete threads without a new checkpoint for this long.")
+    ] = None,
+    user: Annotated[str | None, typer.Option(metavar="ID", help="Only threads of this user.")] = None,
+    pinned: Annotated[bool, typer.Option("--pinned", help="Threads with pinned=true in their metadata too.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    yes: Yes = False,
+) -> None:
+    """Remove checkpoints that are not needed to go on: all but the latest of each namespace, or as the options say.
+
+    What a kept checkpoint needs stays, and so does the latest one of each namespace, unless its thread goes as a whole.
+    """
+    rules = {"keep_last": keep_last, "max_age": _span("--max-age", max_age), "max_idle": _span("--max-idle", max_idle)}
+    if not any(rule is not None for rule in rules.values()):
+        if not threads:
+            raise ConfigError("what shall go? Name threads, or give --keep-last, --max-age or --max-idle")
+        rules["keep_last"] = 1
+    policy = Retention(**rules, exempt=None if pinned else {"pinned": True})  # type: ignore[arg-type]
     with desk.saver(look=False) as saver:
-        _check_there(saver, threads)
-        confirm(f"Remove the history of {_named(threads)} from {desk.shown}?", yes=yes)
-        saver.prune(threads)
-    _done(desk, f"pruned {_named(threads)}", pruned=threads)
+        _check_there(saver, threads or [])
+        where: Any = {"thread_ids": threads or None, "user_id": user}
+        removed = saver.retain(policy, **where, dry_run=True, progress=None)
+        if removed.checkpoints and not dry_run:
+            confirm(f"Remove {_removed(removed)} from {desk.shown}?", yes=yes)
+            with counting("pruning") as update:
+                removed = saver.retain(policy, **where, progress=lambda now: update(now.done, now.total))
+    did = "would go" if dry_run else "removed"
+    freed = "" if dry_run or not removed.bytes else "; vacuum gives the space back to the disk"
+    _done(desk, f"{_removed(removed)} {did}{freed}", **removed._asdict(), dry_run=dry_run)
+
+
+def _removed(removed: Removed) -> str:
+    whole = f", and with them {removed.threads:,} whole threads" if removed.threads else ""
+    return f"{removed.checkpoints:,} checkpoints ({bytes_of(removed.bytes)}){whole}"
+
+
+_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def _span(name: str, text: str | None) -> timedelta | None:
+    """A span of time, such as 12h, 30d or 8w."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d{1,6})([mhdw])", text)
+    if found is None:
+        raise ConfigError(f"{name} takes a span such as 90m, 12h, 30d or 8w, not {text!r}")
+    return timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
+def vacuum(
+    desk: Desk,
+    *,
+    full: Annotated[
+        bool, typer.Option("--full", help="Postgres: give back all of it; the tables are locked meanwhile.")
+    ] = False,
+) -> None:
+    """Give the space of what was removed back to the disk."""
+    with desk.saver(look=False) as saver:
+        done = saver.vacuum(full=full)
+    text = f"{bytes_of(done.before)} before, {bytes_of(done.after)} after: {bytes_of(max(0, done.freed))} given back"
+    _done(desk, text, **done._asdict(), freed=done.freed)
 
 
 def _check_there(saver: Saver, threads: list[str]) -> None:

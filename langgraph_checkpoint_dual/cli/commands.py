@@ -60,9 +60,9 @@ class Desk:
         return masked(text, *(secrets_of(self.url) if self.url else ()))
 
     @contextmanager
-    def saver(self, *, create: bool = False, look: bool = True, ours: bool = False) -> Iterator[Saver]:
-        """The saver on the database; see `opened`."""
-        with opened(self.database, self.schema, self.prefix, create=create, look=look, ours=ours) as saver:
+    def saver(self, **options: Any) -> Iterator[Saver]:
+        """The saver on the database; the options are those of `opened`."""
+        with opened(self.database, self.schema, self.prefix, **options) as saver:
             yield saver
 
 

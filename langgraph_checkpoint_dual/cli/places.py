@@ -7,13 +7,15 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
+from langgraph_checkpoint_dual.carrying import Carrier
 from langgraph_checkpoint_dual.cli.outcomes import NotFound
 from langgraph_checkpoint_dual.core.adopting import is_there
 from langgraph_checkpoint_dual.core.tx import finish
 from langgraph_checkpoint_dual.errors import ConfigError, SchemaError
+from langgraph_checkpoint_dual.opening import target
 from langgraph_checkpoint_dual.saver import Saver
 
 _COVERED = "***"
@@ -40,22 +42,24 @@ def secrets_of(url: str) -> tuple[str, ...]:
 
 def is_postgres(url: str) -> bool:
     """Whether this is a URL or a connection string of Postgres."""
-    return url.startswith(("postgres://", "postgresql://")) or bool(re.match(r"\w+\s*=", url))
+    return target(url).kind == "postgres"
 
 
 def path_of(url: str) -> str:
-    """The path that a SQLite URL, or a path, means."""
-    for start in ("sqlite:///", "sqlite://"):
-        if url.startswith(start):
-            return unquote(url[len(start) :])
-    if re.match(r"\w[\w+.-]+://", url):
-        raise ConfigError(f"unknown kind of database: {masked(url)!r}; use sqlite:///path or postgresql://...")
-    return url
+    """The path of a SQLite database."""
+    return target(url).place
 
 
 @contextmanager
 def opened(
-    url: str, schema: str | None, prefix: str, *, create: bool = False, look: bool = True, ours: bool = False
+    url: str,
+    schema: str | None,
+    prefix: str,
+    *,
+    create: bool = False,
+    look: bool = True,
+    ours: bool = False,
+    serde: Any = None,
 ) -> Iterator[Saver]:
     """A saver on the database at a URL.
 
@@ -64,25 +68,30 @@ def opened(
         look: whether it is only looked at. Then a database that has the official tables alone is seen as a saver sees
             it, but our tables stay out of it: they are made in memory, or on Postgres as temporary ones.
         ours: whether our tables must be there already.
+        serde: the serializer of the saver; unless given, one that carries along what it does not know.
 
     Raises:
         NotFound: if there are no checkpoints of either kind, and nothing may be made.
     """
-    connect = _on_postgres if is_postgres(url) else _on_sqlite
-    with connect(url, schema, prefix, beside=False, create=create) as saver:
+    on_postgres = is_postgres(url)
+    if schema is not None and not on_postgres:
+        raise ConfigError("--schema is for Postgres; a SQLite database has none")
+    place = Place(target(url).place, schema, prefix, serde or Carrier())
+    connect = _on_postgres if on_postgres else _on_sqlite
+    with connect(place, create=create) as saver:
         missing = None if create else _missing(saver)
         if missing is None:
             yield saver
             return
     if ours:
         raise NotFound(f"{masked(url)}: {missing}")
-    with connect(url, schema, prefix, beside=True, create=False) as saver:
+    with connect(place, beside=True) as saver:
         if not finish(saver._blocking.read(is_there)):
             raise NotFound(f"{masked(url)}: {missing}")
         if look:
             yield saver
             return
-    with connect(url, schema, prefix, beside=False, create=False) as saver:
+    with connect(place) as saver:
         yield saver
 
 
@@ -101,33 +110,42 @@ def _missing(saver: Any) -> SchemaError | None:
     return None
 
 
+class Place(NamedTuple):
+    """A database and the tables in it."""
+
+    url: str
+    schema: str | None
+    prefix: str
+    serde: Any
+
+
 @contextmanager
-def _on_postgres(url: str, schema: str | None, prefix: str, *, beside: bool, create: bool) -> Iterator[Any]:
+def _on_postgres(place: Place, *, beside: bool = False, create: bool = False) -> Iterator[Any]:
     import psycopg
 
     from langgraph_checkpoint_dual.postgres import PostgresSaver
 
     # One connection, which fails at once where a pool would go on trying; unprepared, for a pooler may be between.
-    with psycopg.connect(url, autocommit=True, prepare_threshold=None, connect_timeout=_PATIENCE) as connection:
+    with psycopg.connect(place.url, autocommit=True, prepare_threshold=None, connect_timeout=_PATIENCE) as connection:
+        schema = place.schema
         if beside:
             connection.execute("SELECT set_config('search_path', 'pg_temp, ' || current_setting('search_path'), false)")
-        yield PostgresSaver(connection, schema=None if beside else schema, prefix=prefix)
+            schema = None
+        yield PostgresSaver(connection, schema=schema, prefix=place.prefix, serde=place.serde)
 
 
 @contextmanager
-def _on_sqlite(url: str, schema: str | None, prefix: str, *, beside: bool, create: bool) -> Iterator[Any]:
+def _on_sqlite(place: Place, *, beside: bool = False, create: bool = False) -> Iterator[Any]:
     from langgraph_checkpoint_dual.sqlite import SqliteSaver
 
-    if schema is not None:
-        raise ConfigError("--schema is for Postgres; a SQLite database has none")
-    path = path_of(url)
+    path = place.url
     if not create and not path.startswith("file:") and not Path(path).is_file():
         raise NotFound(f"there is no database {path!r}")
     if beside:
         with closing(sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False, uri=True)) as memory:
-            place = path if path.startswith("file:") else f"{Path(path).absolute().as_uri()}?mode=ro"
-            memory.execute("ATTACH ? AS official", (place,))
-            yield SqliteSaver(memory, prefix=prefix)
+            attached = path if path.startswith("file:") else f"{Path(path).absolute().as_uri()}?mode=ro"
+            memory.execute("ATTACH ? AS official", (attached,))
+            yield SqliteSaver(memory, prefix=place.prefix, serde=place.serde)
         return
-    with SqliteSaver(path, prefix=prefix) as saver:
+    with SqliteSaver(path, prefix=place.prefix, serde=place.serde) as saver:
         yield saver

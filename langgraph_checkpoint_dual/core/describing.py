@@ -18,15 +18,19 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import ormsgpack
+from langgraph.checkpoint.serde.types import _DeltaSnapshot
 
 from langgraph_checkpoint_dual import wire
 from langgraph_checkpoint_dual.core import values
-from langgraph_checkpoint_dual.errors import DecodeError, EncodeError
+from langgraph_checkpoint_dual.errors import DecodeError
 from langgraph_checkpoint_dual.images import is_message
 from langgraph_checkpoint_dual.messages import SHAPES
 
 _MAX_NESTING = 60
 _LONG_INT = 4096  # bits; Python refuses to write much longer ones in decimal
+_SNAPSHOT = "DeltaSnapshot"
+_KEPT = "described"
+_SHAPES = {shape.name: shape for shape in SHAPES}
 _SECRETS = ("SecretStr", "SecretBytes")
 
 
@@ -85,10 +89,18 @@ def describe(typed: bytes) -> Any:
 
 
 class Describer:
-    """A serializer that only reads, and describes what it reads: for rows that other savers stored."""
+    """A serializer that describes what it reads: for rows that other savers stored.
+
+    What it is given to store it only keeps, so that reading it again works as long as it lives.
+    """
+
+    def __init__(self) -> None:
+        self._kept: list[Any] = []
 
     def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
-        raise EncodeError("a description cannot be stored")
+        """A value that was described, as a mark that stands for it."""
+        self._kept.append(obj)
+        return _KEPT, f"{len(self._kept) - 1} {text(obj)}".encode("utf-8", "replace")  # about as long as the value
 
     def loads_typed(self, data: tuple[str, bytes]) -> Any:
         """What the data of a serializer holds.
@@ -96,10 +108,32 @@ class Describer:
         Raises:
             DecodeError: if it is damaged.
         """
+        name, stored = data
         try:
-            return _named(*data)
+            return self._kept[int(stored.split()[0])] if name == _KEPT else _named(name, stored)
         except (ValueError, TypeError, LookupError, RecursionError) as exc:
             raise DecodeError(f"the stored value is damaged: {exc}") from exc
+
+
+class MessageReader(Describer):
+    """A `Describer` that makes messages of langchain-core's own classes, for what works on lists of these.
+
+    Their fields hold what is described, and are not validated.
+    """
+
+    def loads_typed(self, data: tuple[str, bytes]) -> Any:
+        return _with_messages(super().loads_typed(data))
+
+
+def _with_messages(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_with_messages(item) for item in value]
+    if not isinstance(value, Object):
+        return value
+    if value.type == _SNAPSHOT and len(value.args) == 1:
+        return _DeltaSnapshot(_with_messages(value.args[0]))
+    shape = _SHAPES.get(value.name) if value.type.startswith("langchain") else None
+    return value if shape is None else shape.cls.model_construct(**value.fields)
 
 
 def _message(image: bytes) -> Object:
@@ -215,7 +249,7 @@ _BY_CODE: dict[int, Callable[[Any, int], Any]] = {
     wire.PYDANTIC_V1: _keywords,
     wire.PYDANTIC_V2: _keywords,
     wire.NUMPY_ARRAY: _array,
-    wire.DELTA_SNAPSHOT: lambda value, depth: Object("DeltaSnapshot", _args([value], depth)),
+    wire.DELTA_SNAPSHOT: lambda value, depth: Object(_SNAPSHOT, _args([value], depth)),
     wire.VALUE: _value,
     wire.SUBCLASS: _subclass,
     wire.ENUM_NAME: _single,

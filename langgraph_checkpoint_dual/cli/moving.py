@@ -1,0 +1,165 @@
+"""Commands that move threads between databases and files: transfer, export, import."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from langgraph_checkpoint_dual.cli.commands import Desk, command
+from langgraph_checkpoint_dual.cli.looking import Namespace
+from langgraph_checkpoint_dual.cli.outcomes import Code, NotFound
+from langgraph_checkpoint_dual.cli.output import bytes_of, cell, counting, say, say_json
+from langgraph_checkpoint_dual.cli.places import is_postgres, masked, opened
+from langgraph_checkpoint_dual.core.describing import MessageReader
+from langgraph_checkpoint_dual.errors import ConfigError
+from langgraph_checkpoint_dual.transcripts import transcript
+from langgraph_checkpoint_dual.transfer import Progress, Report, TransferError
+from langgraph_checkpoint_dual.transfer import transfer as transferred
+
+Threads = Annotated[
+    list[str] | None, typer.Option("--thread", "-t", metavar="THREAD", help="Only this thread; may be repeated.")
+]
+User = Annotated[str | None, typer.Option(metavar="ID", help="Only threads of this user.")]
+Since = Annotated[datetime | None, typer.Option(help="Only threads that were updated after this time.")]
+LatestOnly = Annotated[bool, typer.Option("--latest-only", help="Only the latest checkpoints, and what they need.")]
+OnConflict = Annotated[
+    str,
+    typer.Option(metavar="HOW", help="Threads that went on on both sides: raise, skip, or replace the target's."),
+]
+Verify = Annotated[bool, typer.Option("--verify", help="Compare every checkpoint through both savers.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only count what would be done.")]
+_TEXTS = {".md": "markdown", ".markdown": "markdown", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+
+
+def declare(app: typer.Typer) -> None:
+    """Adds the commands."""
+    for name, function in (("transfer", transfer), ("export", export), ("import", import_)):
+        command(app, name, panel="Move threads")(function)
+
+
+def transfer(
+    desk: Desk,
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="The URL to read from.", show_default=False)],
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="The URL to write to.", show_default=False)],
+    *,
+    thread: Threads = None,
+    user: User = None,
+    since: Since = None,
+    latest_only: LatestOnly = False,
+    on_conflict: OnConflict = "raise",
+    verify: Verify = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Bring over what the target lacks of the source's threads. It may be interrupted and repeated at any time."""
+    options = {"thread_ids": thread or None, "user_id": user, "since": since, "latest_only": latest_only}
+    options |= {"on_conflict": on_conflict, "verify": verify, "dry_run": dry_run}
+    _transfer(desk, source, target, options)
+
+
+def export(
+    desk: Desk,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.", show_default=False)],
+    threads: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[THREAD...]", help="The threads; all unless given.", show_default=False),
+    ] = None,
+    *,
+    user: User = None,
+    since: Since = None,
+    latest_only: LatestOnly = False,
+    channel: Annotated[
+        str, typer.Option("--channel", "-c", metavar="NAME", help="Transcripts: the channel that holds the messages.")
+    ] = "messages",
+    ns: Namespace = "",
+) -> None:
+    """Write threads to a file: a SQLite database that can be imported again; or, as .md or .jsonl, one transcript."""
+    format = _TEXTS.get(file.suffix.lower())
+    if format is not None:
+        _export_transcript(desk, file, threads or [], format, channel, ns)
+        return
+    options = {"thread_ids": threads or None, "user_id": user, "since": since, "latest_only": latest_only}
+    if file.exists():
+        raise ConfigError(f"{file} exists already; use transfer to add to it")
+    _transfer(desk, desk.database, str(file), {**options, "verify": True})
+
+
+def import_(
+    desk: Desk,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What export wrote.", show_default=False)],
+    *,
+    thread: Threads = None,
+    on_conflict: OnConflict = "raise",
+    dry_run: DryRun = False,
+) -> None:
+    """Bring the threads of an exported file, or of any SQLite database, into the database."""
+    if not file.is_file():
+        raise NotFound(f"there is no file {str(file)!r}")
+    options = {"thread_ids": thread or None, "on_conflict": on_conflict, "verify": True, "dry_run": dry_run}
+    _transfer(desk, str(file), desk.database, options)
+
+
+def _export_transcript(desk: Desk, file: Path, threads: list[str], format: str, channel: str, ns: str) -> None:
+    if len(threads) != 1:
+        raise ConfigError("a transcript is of one thread: name it after the file")
+    place: Any = {"configurable": {"thread_id": threads[0], "checkpoint_ns": ns}}
+    count = 0
+    with desk.saver(serde=MessageReader()) as saver:
+        if saver.get_tuple(place) is None:
+            raise NotFound(f"there is no checkpoint of thread {threads[0]!r}")
+        with file.open("x", encoding="utf-8", newline="\n") as text:
+            for line in transcript(saver, place, format=format, channel=channel):
+                text.write(line)
+                count += 1
+    if desk.as_json:
+        say_json({"file": str(file), "messages": count})
+    else:
+        say(f"{count} messages of thread {threads[0]} to {file}")
+
+
+def _transfer(desk: Desk, source: str, target: str, options: dict[str, Any]) -> None:
+    with ExitStack() as stack, counting("transferring") as update:
+
+        def progress(now: Progress) -> None:
+            update(now.threads, now.threads_total, f"{now.checkpoints:,} checkpoints, {bytes_of(now.bytes)}")
+
+        one = stack.enter_context(opened(source, _schema(desk, source), desk.prefix))
+        two = stack.enter_context(
+            opened(target, _schema(desk, target), desk.prefix, create=not options.get("dry_run"), look=False)
+        )
+        try:
+            report = transferred(one, two, **options, on_progress=progress)
+        except TransferError as exc:
+            _show_report(desk, exc.report, target, dry_run=bool(options.get("dry_run")))
+            typer.secho(f"langgraph-dual: {desk.mask(masked(str(exc)))}", err=True, fg=typer.colors.RED)
+            raise typer.Exit(Code.NO) from None
+    _show_report(desk, report, target, dry_run=bool(options.get("dry_run")))
+
+
+def _schema(desk: Desk, url: str) -> str | None:
+    """The schema, for the sides that have one."""
+    return desk.schema if is_postgres(url) else None
+
+
+def _show_report(desk: Desk, report: Report, target: str, *, dry_run: bool) -> None:
+    if desk.as_json:
+        say_json(vars(report))
+        return
+    did = "would be stored" if dry_run else "stored"
+    say(
+        f"{report.changed:,} of {report.threads:,} threads, {report.checkpoints:,} checkpoints, "
+        f"{report.writes:,} pending writes ({bytes_of(report.bytes)}) {did} in {masked(target)}"
+    )
+    say(f"took {report.seconds:.1f} s")
+    if report.verified:
+        say(f"{report.verified:,} checkpoints read from both and found equal")
+    if report.ahead:
+        say(f"{report.ahead:,} threads went on in the target and were left alone")
+    for label, found in (("conflict", report.conflicts), ("damaged", report.damaged), ("differs", report.differences)):
+        for one in found:
+            say(cell(f"{label}: {one}", "red"))
+    if report.lost:
+        say(cell(f"not told by the source: {', '.join(report.lost)}", "yellow"))
