@@ -87,7 +87,7 @@ def split(typed: bytes) -> tuple[str, bytes]:
 
 def is_direct(serde: SerializerProtocol) -> bool:
     """Whether messages may be stored as their images, past this serializer."""
-    return type(serde) is Serializer and serde.is_plain
+    return getattr(serde, "is_plain", False) is True  # far quicker than isinstance(), which asks a Protocol
 
 
 def is_readable(serde: SerializerProtocol) -> bool:
