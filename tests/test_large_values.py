@@ -6,9 +6,11 @@ import random
 import threading
 from typing import Any
 
+import pytest
+
 from langgraph_checkpoint_dual import Serializer
 from tests.support.checkpoints import config, put
-from tests.support.savers import Kind, opened
+from tests.support.savers import KINDS, Kind, opened
 
 
 class Watching(Serializer):
@@ -45,6 +47,8 @@ async def test_what_is_large_is_encoded_and_decoded_off_the_loop(kind: Kind, dat
     assert threading.get_ident() not in serde.threads["dumps"] | serde.threads["loads"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [KINDS[0], KINDS[3]], ids=str)
 async def test_64_mb(kind: Kind, database: str) -> None:
     block = random.Random(1).randbytes(1024 * 1024)
     values = {"bytes": block * 64, "text": {"text": block.hex() * 8}}

@@ -250,9 +250,9 @@ class TestLog:
         assert levels == {"DEBUG"}
 
 
-@pytest.mark.parametrize("module", ["sqlite", "sqlite.aio", "postgres", "postgres.aio"])
-def test_nothing_of_opentelemetry_is_imported_by_itself(module: str) -> None:
-    code = f"import sys, {SCOPE}.{module}; sys.exit(any('{SCOPE}.otel' in name for name in sys.modules))"
+def test_nothing_of_opentelemetry_is_imported_by_itself() -> None:
+    modules = ", ".join(f"{SCOPE}.{name}" for name in ("sqlite.aio", "postgres.aio"))
+    code = f"import sys, {modules}; sys.exit('{SCOPE}.otel' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -150,6 +150,9 @@ class WholeTx:
             return await self._tx.fetch(query, **args)
         return await (both(conditions, **args) if name == "page" else both(**args))
 
+    async def compute(self, weight: int, work: Callable[[], T]) -> T:
+        return await self._tx.compute(weight, work)
+
     async def execute(self, query: str, /, **args: Any) -> None:
         both = self._executes.get(query)
         await (self._tx.execute(query, **args) if both is None else both(query, **args))

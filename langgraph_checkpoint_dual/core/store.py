@@ -27,7 +27,14 @@ from langgraph.checkpoint.serde.types import TASKS
 from langgraph_checkpoint_dual import observing
 from langgraph_checkpoint_dual.core import values
 from langgraph_checkpoint_dual.core.address import Address, address_of, config_of, text_key
-from langgraph_checkpoint_dual.core.checkpoints import Loaded, checkpoint_row, loaded, pending_writes, write_row
+from langgraph_checkpoint_dual.core.checkpoints import (
+    Foreign,
+    Loaded,
+    checkpoint_row,
+    loaded,
+    pending_writes,
+    write_row,
+)
 from langgraph_checkpoint_dual.core.items import Planner, Stored
 from langgraph_checkpoint_dual.core.looks import ItemLost, Known, Look, known_of
 from langgraph_checkpoint_dual.core.metadata import merged_metadata
@@ -63,6 +70,7 @@ _COMPARE_BYTES = 4096
 LATE = ("drop", "raise")
 """What may become of what a run puts whose thread was deleted since it began."""
 _DELIBERATE = ("fork", "update")
+_UNKNOWN_WEIGHT = 65_536
 ATTEMPTS = 8
 """How often a read or a put begins again when others change what it works on."""
 
@@ -168,13 +176,17 @@ class Store:
         for row in rows:
             if row[0]:
                 writes.setdefault(row[1:4], []).append(row)
+        found = await tx.compute(sum(map(_weight, rows)), partial(self._loaded, rows, writes))
+        await self._add_sends(tx, [one for one in found if isinstance(one, Loaded)])
+        return found
+
+    def _loaded(self, rows: Sequence[Row], writes: Mapping[Row, list[Row]]) -> list[Loaded | DecodeError]:
         found: list[Loaded | DecodeError] = []
         for row in sorted((row for row in rows if not row[0]), key=newness, reverse=True):
             try:
                 found.append(loaded(self.serde, row, writes.get(row[1:4], [])))
             except DecodeError as exc:
                 found.append(exc)
-        await self._add_sends(tx, [one for one in found if isinstance(one, Loaded)])
         return found
 
     async def _add_sends(self, tx: Tx, found: Sequence[Loaded]) -> None:
@@ -443,6 +455,11 @@ def weigh(value: Any, budget: int = 32_768) -> int:
         elif hasattr(one, "nbytes"):
             total += one.nbytes
     return total
+
+
+def _weight(row: Row) -> int:
+    """About the bytes that are to be decoded of a row of the `page` query; of a foreign one that is not known."""
+    return _UNKNOWN_WEIGHT if isinstance(row[8], Foreign) else len(row[8])
 
 
 def newness(row: Row) -> Row:

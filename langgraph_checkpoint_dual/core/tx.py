@@ -49,6 +49,10 @@ class Tx(Protocol):
         """Store one addition; after any outcome but `STORED` the transaction must be rolled back (see `stored`)."""
         ...
 
+    async def compute(self, weight: int, work: Callable[[], T]) -> T:
+        """As `Reads.compute`, for work that decides what to fetch next."""
+        ...
+
 
 class Reads(Protocol):
     """Where an operation runs that only reads."""

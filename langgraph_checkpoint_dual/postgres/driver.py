@@ -80,6 +80,9 @@ class BlockingTx:
     async def insert(self, addition: Put | PutWrites) -> Outcome:
         return _settled((await _store_all(self, [addition]))[0])
 
+    async def compute(self, weight: int, work: Callable[[], T]) -> T:
+        return work()
+
     async def alone(self, statement: Statement) -> list[Row]:
         """Run a statement as a transaction of its own, or as a savepoint of the caller's."""
         if not _in_transaction(self.conn):
@@ -126,6 +129,9 @@ class LoopTx:
 
     async def insert(self, addition: Put | PutWrites) -> Outcome:
         return _settled((await _store_all(self, [addition]))[0])
+
+    async def compute(self, weight: int, work: Callable[[], T]) -> T:
+        return work() if weight < INLINE_WEIGHT else await asyncio.to_thread(work)
 
     async def alone(self, statement: Statement) -> list[Row]:
         """Run a statement as a transaction of its own, or as a savepoint of the caller's."""
@@ -212,6 +218,9 @@ class ScriptTx:
 
     async def execute(self, query: str, /, **args: Any) -> None:
         self._parts.append(self._quoting.mogrify(self._dialect[query], _given(query, args)))
+
+    async def compute(self, weight: int, work: Callable[[], T]) -> T:
+        return work()
 
     @property
     def text(self) -> bytes:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from langgraph_checkpoint_dual.core.queries import INDEXES, OPTIONAL_INDEXES, OPTIONAL_TABLES, TABLES, Queries, fill
 from langgraph_checkpoint_dual.core.rows import Guard, Named, Outcome, Put, PutWrites
 from langgraph_checkpoint_dual.core.tx import Row, TableGone, Tx
 
+T = TypeVar("T")
 Work: TypeAlias = Callable[[Tx], Awaitable[Any]]
 
 
@@ -46,6 +47,9 @@ class SqliteTx:
 
     async def load(self, query: str, rows: Sequence[Named], /) -> None:
         self._many(query, rows)
+
+    async def compute(self, weight: int, work: Callable[[], T]) -> T:
+        return work()
 
     async def insert(self, addition: Put | PutWrites) -> Outcome:
         if addition.guard is not None and not await self._is_let_in(addition.thread_id, addition.guard):
