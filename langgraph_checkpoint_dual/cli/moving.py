@@ -1,4 +1,4 @@
-"""Commands that move threads between databases and files: transfer, export, import."""
+"""Commands that move threads between tables, databases and files: migrate, transfer, export, import."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ from typing import Annotated, Any
 
 import typer
 
-from langgraph_checkpoint_dual.cli.commands import Desk, command
+from langgraph_checkpoint_dual.cli.commands import Desk, Yes, command, confirm
 from langgraph_checkpoint_dual.cli.looking import Namespace
 from langgraph_checkpoint_dual.cli.outcomes import Code, NotFound
 from langgraph_checkpoint_dual.cli.output import bytes_of, cell, counting, say, say_json
 from langgraph_checkpoint_dual.cli.places import is_postgres, masked, opened
 from langgraph_checkpoint_dual.core.describing import MessageReader
 from langgraph_checkpoint_dual.errors import ConfigError
+from langgraph_checkpoint_dual.migrate import MoveError
+from langgraph_checkpoint_dual.migrate import Progress as MoveProgress
+from langgraph_checkpoint_dual.migrate import Report as MoveReport
+from langgraph_checkpoint_dual.migrate import migrate as moved
 from langgraph_checkpoint_dual.transcripts import transcript
 from langgraph_checkpoint_dual.transfer import Progress, Report, TransferError
 from langgraph_checkpoint_dual.transfer import transfer as transferred
@@ -37,7 +41,7 @@ _TEXTS = {".md": "markdown", ".markdown": "markdown", ".jsonl": "jsonl", ".ndjso
 
 def declare(app: typer.Typer) -> None:
     """Adds the commands."""
-    for name, function in (("transfer", transfer), ("export", export), ("import", import_)):
+    for name, function in (("migrate", migrate), ("transfer", transfer), ("export", export), ("import", import_)):
         command(app, name, panel="Move threads")(function)
 
 
@@ -58,6 +62,54 @@ def transfer(
     options = {"thread_ids": thread or None, "user_id": user, "since": since, "latest_only": latest_only}
     options |= {"on_conflict": on_conflict, "verify": verify, "dry_run": dry_run}
     _transfer(desk, source, target, options)
+
+
+def migrate(
+    desk: Desk,
+    *,
+    verify: Verify = False,
+    dry_run: DryRun = False,
+    drop: Annotated[
+        bool, typer.Option("--drop", help="Drop the official tables after that, if everything was found equal.")
+    ] = False,
+    yes: Yes = False,
+) -> None:
+    """Move the official saver's threads into our tables, while runs go on.
+
+    It may be interrupted and repeated at any time, and done by several processes at once. The official tables are only
+    read; with --drop they are dropped at the end, which needs all processes with the official saver stopped.
+    """
+    if drop and not dry_run:
+        confirm(f"Drop the official tables of {desk.shown} once everything is moved and found equal?", yes=yes)
+    with desk.saver(look=dry_run) as saver, counting("moving") as update:
+
+        def progress(now: MoveProgress) -> None:
+            note = f"{now.checkpoints:,} checkpoints, {bytes_of(now.bytes_before)} to {bytes_of(now.bytes_after)}"
+            update(now.threads, now.threads_total, note)
+
+        try:
+            report = moved(saver, verify=verify, dry_run=dry_run, drop=drop, on_progress=progress)
+        except MoveError as exc:
+            _show_move(desk, exc.report, dry_run=dry_run)
+            typer.secho(f"langgraph-dual: {desk.mask(str(exc))}", err=True, fg=typer.colors.RED)
+            raise typer.Exit(Code.NO) from None
+    _show_move(desk, report, dry_run=dry_run)
+
+
+def _show_move(desk: Desk, report: MoveReport, *, dry_run: bool) -> None:
+    if desk.as_json:
+        say_json(vars(report))
+        return
+    did = "would be moved" if dry_run else "moved"
+    say(
+        f"{report.checkpoints:,} checkpoints of {report.threads:,} threads and {report.writes:,} pending writes {did}; "
+        f"{report.there:,} checkpoints had been moved before"
+    )
+    say(f"{bytes_of(report.bytes_before)} in the official tables, {bytes_of(report.bytes_after)} in ours")
+    if report.verified:
+        say(f"{report.verified:,} checkpoints read through both and found equal")
+    if report.dropped:
+        say("the official tables were dropped")
 
 
 def export(
@@ -131,7 +183,7 @@ def _transfer(desk: Desk, source: str, target: str, options: dict[str, Any]) -> 
             opened(target, _schema(desk, target), desk.prefix, create=not options.get("dry_run"), look=False)
         )
         try:
-            report = transferred(one, two, **options, on_progress=progress)
+            report = transferred(one, two, **options, recode=False, on_progress=progress)
         except TransferError as exc:
             _show_report(desk, exc.report, target, dry_run=bool(options.get("dry_run")))
             typer.secho(f"langgraph-dual: {desk.mask(masked(str(exc)))}", err=True, fg=typer.colors.RED)

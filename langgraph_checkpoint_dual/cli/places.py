@@ -60,6 +60,7 @@ def opened(
     look: bool = True,
     ours: bool = False,
     serde: Any = None,
+    search: bool | str = False,
 ) -> Iterator[Saver]:
     """A saver on the database at a URL.
 
@@ -69,6 +70,7 @@ def opened(
             it, but our tables stay out of it: they are made in memory, or on Postgres as temporary ones.
         ours: whether our tables must be there already.
         serde: the serializer of the saver; unless given, one that carries along what it does not know.
+        search: the channel that is searched.
 
     Raises:
         NotFound: if there are no checkpoints of either kind, and nothing may be made.
@@ -76,7 +78,7 @@ def opened(
     on_postgres = is_postgres(url)
     if schema is not None and not on_postgres:
         raise ConfigError("--schema is for Postgres; a SQLite database has none")
-    place = Place(target(url).place, schema, prefix, serde or Carrier())
+    place = Place(target(url).place, schema, {"prefix": prefix, "serde": serde or Carrier(), "search": search})
     connect = _on_postgres if on_postgres else _on_sqlite
     with connect(place, create=create) as saver:
         missing = None if create else _missing(saver)
@@ -111,12 +113,11 @@ def _missing(saver: Any) -> SchemaError | None:
 
 
 class Place(NamedTuple):
-    """A database and the tables in it."""
+    """A database, the schema of the tables, and the options of its saver."""
 
     url: str
     schema: str | None
-    prefix: str
-    serde: Any
+    options: dict[str, Any]
 
 
 @contextmanager
@@ -131,7 +132,7 @@ def _on_postgres(place: Place, *, beside: bool = False, create: bool = False) ->
         if beside:
             connection.execute("SELECT set_config('search_path', 'pg_temp, ' || current_setting('search_path'), false)")
             schema = None
-        yield PostgresSaver(connection, schema=schema, prefix=place.prefix, serde=place.serde)
+        yield PostgresSaver(connection, schema=schema, **place.options)
 
 
 @contextmanager
@@ -145,7 +146,7 @@ def _on_sqlite(place: Place, *, beside: bool = False, create: bool = False) -> I
         with closing(sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False, uri=True)) as memory:
             attached = path if path.startswith("file:") else f"{Path(path).absolute().as_uri()}?mode=ro"
             memory.execute("ATTACH ? AS official", (attached,))
-            yield SqliteSaver(memory, prefix=place.prefix, serde=place.serde)
+            yield SqliteSaver(memory, **place.options)
         return
-    with SqliteSaver(path, prefix=place.prefix, serde=place.serde) as saver:
+    with SqliteSaver(path, **place.options) as saver:
         yield saver

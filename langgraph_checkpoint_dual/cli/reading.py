@@ -1,4 +1,4 @@
-"""Commands that read conversations: messages."""
+"""Commands that read conversations: messages, search."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from rich.text import Text
 
 from langgraph_checkpoint_dual.cli.commands import Desk, command
 from langgraph_checkpoint_dual.cli.looking import Namespace, ThreadId
-from langgraph_checkpoint_dual.cli.outcomes import NotFound
-from langgraph_checkpoint_dual.cli.output import bytes_of, cell, moment, say, say_json, table
+from langgraph_checkpoint_dual.cli.outcomes import Code, NotFound
+from langgraph_checkpoint_dual.cli.output import bytes_of, cell, counting, moment, say, say_json, table
 from langgraph_checkpoint_dual.conversation import Conversation, ConversationStats, StoredMessage
 from langgraph_checkpoint_dual.core.describing import MessageReader, Object, text, to_json
+from langgraph_checkpoint_dual.core.searching import SearchHit, SearchPage
+from langgraph_checkpoint_dual.core.tx import Tx, finish
+from langgraph_checkpoint_dual.errors import ConfigError
+from langgraph_checkpoint_dual.saver import Saver
 
 _ROLES = {"human": "green", "ai": "cyan", "tool": "yellow", "system": "magenta"}
 
@@ -20,6 +24,7 @@ _ROLES = {"human": "green", "ai": "cyan", "tool": "yellow", "system": "magenta"}
 def declare(app: typer.Typer) -> None:
     """Adds the commands."""
     command(app, "messages", panel="Look around")(messages)
+    command(app, "search", panel="Look around")(search)
 
 
 def messages(
@@ -99,6 +104,89 @@ def _as_json(one: StoredMessage) -> dict[str, Any]:
     cls = type(one.message)
     described = to_json(Object(f"{cls.__module__}.{cls.__name__}", fields=one.message.__dict__))
     return {"idx": one.idx, "added_at": one.added_at, "class": described["type"], **described["fields"]}
+
+
+def search(
+    desk: Desk,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[WORDS...]",
+            help='Words that must all occur; "several words" in a row, begin*, -without.',
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    user: Annotated[str | None, typer.Option(metavar="ID", help="Only in threads of this user.")] = None,
+    thread: Annotated[str | None, typer.Option("--thread", "-t", metavar="THREAD", help="Only in this thread.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", help="How many at most.")] = 10,
+    cursor: Annotated[str | None, typer.Option(help="Go on where the page before ended.")] = None,
+    channel: Annotated[
+        str, typer.Option("--channel", "-c", metavar="NAME", help="The channel whose messages are indexed.")
+    ] = "messages",
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="First index what is not indexed yet, such as all of it.")
+    ] = False,
+) -> None:
+    """Search the messages of all threads, the best first. Exit code 1 if nothing is found.
+
+    Messages are indexed where savers have search=True; --rebuild makes the index or completes it.
+    """
+    if not words and not rebuild:
+        raise ConfigError("what shall be searched for?")
+    with desk.saver(look=not rebuild, search=channel) as saver:
+        added = _rebuilt(saver) if rebuild else None
+        if not finish(saver._blocking.read(_has_index)):
+            raise NotFound("the messages are not indexed here; langgraph-dual search --rebuild makes the index")
+        page = (
+            saver.search(" ".join(words), user_id=user, thread_id=thread, limit=limit, cursor=cursor) if words else None
+        )
+    if desk.as_json:
+        hits = [_hit_json(hit) for hit in page.hits] if page else []
+        say_json({"added": added, "hits": hits, "cursor": page and page.cursor})
+    else:
+        if added is not None:
+            say(f"{added:,} messages added to the index")
+        if page is not None:
+            _show_hits(page)
+    if page is not None and not page.hits:
+        raise typer.Exit(Code.NO)
+
+
+def _rebuilt(saver: Saver) -> int:
+    with counting("indexing") as update:
+        return saver.rebuild_search(on_progress=update)
+
+
+async def _has_index(tx: Tx) -> bool:
+    return bool(await tx.fetch("has_search"))
+
+
+def _show_hits(page: SearchPage) -> None:
+    for hit in page.hits:
+        head = cell(f"{hit.thread_id} [{hit.idx}] ", "bold").append(
+            cell(hit.message.type, _ROLES.get(hit.message.type, ""))
+        )
+        if hit.added_at is not None:
+            head.append(cell(f"  {moment(hit.added_at)}", "dim"))
+        say(head)
+        say(Text("    ").append(cell(hit.snippet)))
+    if not page.hits:
+        say("nothing found")
+    if page.cursor:
+        say(cell(f"the next page: --cursor {page.cursor}", "dim"))
+
+
+def _hit_json(hit: SearchHit) -> dict[str, Any]:
+    return {
+        "thread_id": hit.thread_id,
+        "idx": hit.idx,
+        "id": hit.message.id,
+        "role": hit.message.type,
+        "added_at": hit.added_at,
+        "snippet": hit.snippet,
+        "score": hit.score,
+    }
 
 
 def _say_stats(desk: Desk, stats: ConversationStats) -> None:
