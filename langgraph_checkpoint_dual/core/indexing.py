@@ -140,6 +140,9 @@ class IndexingTx:
         await self._tx.load(query, rows)
         await self._add([row for row in rows if isinstance(row, ItemRow)])
 
+    async def compute(self, weight: int, work: Callable[[], T]) -> T:
+        return await self._tx.compute(weight, work)
+
     async def insert(self, addition: Put | PutWrites) -> Outcome:
         outcome = await self._tx.insert(addition)
         if outcome is Outcome.STORED and isinstance(addition, Put):

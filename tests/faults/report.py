@@ -55,7 +55,7 @@ How each is caused:
 - **cancelled put_writes**: ten writes are cancelled at each point in turn where the coroutine suspends, early and late.
 - **Ctrl-C**: a signal handler raises in the main thread at a random moment, while four other threads write.
 - **backends terminated**: `pg_terminate_backend` for all connections between two steps of one saver, as opened by
-  `from_conn_string`.
+  `from_conn_string`, which for the official ones is a single connection.
 - **server killed**: SIGKILL for the postmaster and all its children between two steps, then it is started again.
 - **server silent**: a proxy before the server forwards nothing more on the connections that there are, without closing
   them. Ours with `response_timeout=1`; whoever has not gone on after 20 s a round counts as stuck.
