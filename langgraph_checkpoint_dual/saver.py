@@ -91,10 +91,13 @@ class Saver(BaseCheckpointSaver[str]):
     def _whole_looping(self) -> Database:
         return self._adopting(self._looping)
 
+    def _indexed(self, db: Database) -> Database:
+        """The database, where what is put in is also indexed for search."""
+        return db if self._index is None else Indexing(db, self._index, self.serde)
+
     def _adopting(self, db: Database) -> Database:
-        """The database with what is searched in it, and with the threads that the official saver has left there."""
-        if self._index is not None:
-            db = Indexing(db, self._index, self.serde)
+        """The same with the threads that the official saver has left in it."""
+        db = self._indexed(db)
         if self._adoption.there is False:
             return db
         return Adopting(db, self._adoption, self._store)

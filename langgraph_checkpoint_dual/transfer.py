@@ -147,7 +147,7 @@ async def _side(saver: BaseCheckpointSaver[Any], loop: bool) -> Side:
 
 
 def _database(saver: Saver, loop: bool) -> Database:
-    return saver._looping if loop else saver._blocking
+    return saver._indexed(saver._looping if loop else saver._blocking)
 
 
 def _store(saver: Saver) -> Store:

@@ -20,6 +20,7 @@ from langgraph_checkpoint_dual.core.searching import SearchHit, SearchPage
 from langgraph_checkpoint_dual.core.text import escape
 from langgraph_checkpoint_dual.core.words import Term, indexed, snippet, terms_of, words_of
 from langgraph_checkpoint_dual.errors import ConfigError
+from langgraph_checkpoint_dual.transfer import atransfer
 from tests.support.checkpoints import checkpoint, config, metadata, put
 from tests.support.savers import Kind, opened, settle
 from tests.support.tables import named_rows, rows, tables
@@ -412,6 +413,15 @@ def step(saver: SqliteSaver, name: str, thread: str, text: str) -> None:
         saver.prune([thread])
     elif name == "delete":
         saver.delete_thread(thread)
+
+
+async def test_what_is_transferred_is_indexed(kind: Kind, database: str, tmp_path: Any) -> None:
+    with SqliteSaver(tmp_path / "source.db") as source:
+        say(source, "thread", "a fox", "a dog")
+        async with opened(kind.ours, database, search=True) as saver:
+            await atransfer(source, saver)
+            assert places(saver.search("fox")) == [("thread", 0)]
+            assert indexed_items(database) == stored_items(database)
 
 
 # --- On, off, and anew ---
