@@ -19,9 +19,9 @@ from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.graph import START, MessagesState, StateGraph
 from psycopg.conninfo import make_conninfo
 
-from benchmarks.data import conversation, question
+from benchmarks.data import conversation, question, vocabulary
 from benchmarks.measure import median_milliseconds
-from benchmarks.savers import SYNC, Saver, open_saver
+from benchmarks.savers import SYNC, Saver
 from benchmarks.workload import Trial, thread, workload
 
 
@@ -36,6 +36,7 @@ class Chats:
 
 USER = "user 7"
 PAGE = 20
+WORD = vocabulary()[0][3_000]
 
 
 @workload(
@@ -54,7 +55,7 @@ def conversations(trial: Trial) -> None:
             messages = conversation(rng, count, 40)
             for start in range(0, count, 1_000):
                 _graph(saver).update_state(thread(name), {"messages": messages[start : start + 1_000]}, as_node="model")
-    with trial.open() as saver:
+    with trial.kind.load().from_conn_string(trial.site.location, **_options(trial)) as saver:
         asked = _ours(saver) if trial.kind.maker == "dual" else _theirs(saver)
         for name, ask in asked:
             ask()
@@ -73,13 +74,19 @@ def _filling(trial: Trial) -> Iterator[Saver]:
     """A saver that need not be durable, because the database is only being filled."""
     kind, location = trial.kind, trial.site.location
     if kind.database == "postgres":
-        with open_saver(kind, make_conninfo(location, options="-c synchronous_commit=off")) as saver:
+        careless = make_conninfo(location, options="-c synchronous_commit=off")
+        with kind.load().from_conn_string(careless, **_options(trial)) as saver:
+            saver.setup()
             yield saver
     else:
         with closing(sqlite3.connect(location, check_same_thread=False)) as connection:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = OFF")
-            yield kind.load()(connection)
+            yield kind.load()(connection, **_options(trial))
+
+
+def _options(trial: Trial) -> dict[str, Any]:
+    return {"search": True} if trial.kind.maker == "dual" else {}
 
 
 def _fill(saver: Saver, size: Chats) -> None:
@@ -111,6 +118,8 @@ def _ours(saver: Any) -> list[Asked]:
         Asked("page of 20 of 100 messages", lambda: short.page(PAGE, after_idx=20)),
         Asked("last 50", lambda: long.last(50)),
         Asked("window of 2,000 tokens", lambda: long.window(2_000)),
+        Asked("search the long thread", lambda: long.search(WORD)),
+        Asked("search a user's threads", lambda: saver.search("hello", user_id=USER)),
         Asked("stats", long.stats),
         Asked("append", lambda: long.append(next(fresh))),
     ]
@@ -127,13 +136,16 @@ def _theirs(saver: Any) -> list[Asked]:
     def tokens() -> int:
         return sum(one.usage_metadata["total_tokens"] for one in messages("long") if one.type == "ai")
 
-    def threads(**which: Any) -> list[str]:
-        found: dict[str, None] = {}
+    def threads(limit: int | None = PAGE, **which: Any) -> list[str]:
+        names: dict[str, None] = {}
         for one in saver.list(None, **which):
-            found[one.config["configurable"]["thread_id"]] = None
-            if len(found) == PAGE:
+            names[one.config["configurable"]["thread_id"]] = None
+            if len(names) == limit:
                 break
-        return list(found)
+        return list(names)
+
+    def found(names: list[str], word: str) -> list[Any]:
+        return [one for name in names for one in messages(name) if word in one.text.lower()]
 
     return [
         Asked("list 20 threads of a user", lambda: threads(filter={"user_id": USER})),
@@ -145,6 +157,8 @@ def _theirs(saver: Any) -> list[Asked]:
             "window of 2,000 tokens",
             lambda: trim_messages(messages("long"), max_tokens=2_000, token_counter=count_tokens_approximately),
         ),
+        Asked("search the long thread", lambda: found(["long"], WORD)),
+        Asked("search a user's threads", lambda: found(threads(None, filter={"user_id": USER}), "hello")),
         Asked("stats", tokens),
         Asked("append", lambda: graph.update_state(thread("long"), {"messages": [next(fresh)]}, as_node="model")),
     ]
