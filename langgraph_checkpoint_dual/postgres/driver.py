@@ -7,11 +7,13 @@ are single statements. Additions of concurrent callers share one statement; each
 from __future__ import annotations
 
 import asyncio
+import os
 import warnings
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
+from weakref import WeakSet
 
 from psycopg import AsyncConnection, AsyncPipeline, ClientCursor, Connection, Pipeline, errors
 from psycopg.pq import TransactionStatus
@@ -27,6 +29,7 @@ from langgraph_checkpoint_dual.observing import Callers, callers, on_behalf_of
 from langgraph_checkpoint_dual.postgres.arrays import register
 from langgraph_checkpoint_dual.postgres.faults import Fate, interrupts
 from langgraph_checkpoint_dual.postgres.line import Line
+from langgraph_checkpoint_dual.postgres.pools import leave_to_parent
 from langgraph_checkpoint_dual.postgres.schema import REFUSED, Schema
 from langgraph_checkpoint_dual.postgres.sessions import (
     STATEMENT_MODE,
@@ -281,6 +284,7 @@ class BlockingEngine(_Engine):
         limits: how long to repeat an operation whose session failed, and to wait for an answer.
         pipe: the pipeline that the connection is in; synchronised after each operation.
         owned: whether to close `conn` in the end.
+        reopen: opens the like of `conn` in a child process; without it a saver cannot be used there.
     """
 
     def __init__(
@@ -291,12 +295,19 @@ class BlockingEngine(_Engine):
         *,
         pipe: Pipeline | None = None,
         owned: bool = False,
+        reopen: Callable[[], SyncConn] | None = None,
     ) -> None:
-        self._sessions: BlockingSessions = BlockingSessions(conn, pipe, limits)
+        self._sessions: BlockingSessions = BlockingSessions(conn, pipe, limits, reopen)
         self._dialect, self._schema, self._owned = schema.dialect, schema, owned
         lanes = 1 if isinstance(conn, Connection) else _LANES
         self._combiners: list[Combiner[Errand]] = [Combiner(self._run_batch) for _ in range(lanes)]
         self._closed = False
+        _ENGINES.add(self)
+
+    def leave_to_parent(self) -> None:
+        """After a fork, in the child: what waits in line is the parent's, and so are its connections."""
+        self._combiners = [Combiner(self._run_batch) for _ in self._combiners]
+        self._sessions.leave_to_parent()
 
     async def read(self, look: Callable[[Tx], Awaitable[T]]) -> T:
         self.setup()
@@ -381,6 +392,19 @@ class BlockingEngine(_Engine):
                 return await work(BlockingTx(conn, self._dialect, self._sessions.prepare))
 
         return await repeated(once, self._sessions.limits.retry_for, block)
+
+
+_ENGINES: WeakSet[BlockingEngine] = WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    leave_to_parent()
+    for engine in list(_ENGINES):
+        engine.leave_to_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class LoopEngine(_Engine):

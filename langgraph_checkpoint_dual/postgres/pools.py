@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
+from contextlib import suppress
 from typing import Any
+from weakref import WeakSet
 
 from psycopg import AsyncConnection, Connection, Error
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -101,12 +104,28 @@ def beside(conn: AsyncConnection[Any] | AsyncConnectionPool[Any]) -> ConnectionP
 _OF_THE_CALLER = {"autocommit", "row_factory", "cursor_factory", "prepare_threshold", "context"}
 
 
+_OPENED: WeakSet[Connection[Any] | AsyncConnection[Any]] = WeakSet()
+"""The connections of pools that savers have opened."""
+
+
+def leave_to_parent() -> None:
+    """After a fork, in the child: never send anything to the parent's sessions, nor end them when objects go."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for conn in list(_OPENED):
+        with suppress(Error, OSError):  # unless it is closed
+            os.dup2(nowhere, conn.fileno())
+    _OPENED.clear()
+    os.close(nowhere)
+
+
 def _prepare_if_direct(conn: Connection[Any]) -> None:
+    _OPENED.add(conn)
     if conn.prepare_threshold is None and is_direct(conn):
         conn.prepare_threshold = _PREPARE_AFTER
 
 
 async def _aprepare_if_direct(conn: AsyncConnection[Any]) -> None:
+    _OPENED.add(conn)
     if conn.prepare_threshold is None and await ais_direct(conn):
         conn.prepare_threshold = _PREPARE_AFTER
 

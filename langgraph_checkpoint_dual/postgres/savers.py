@@ -92,7 +92,9 @@ class PostgresSaver(Saver):
         self.conn: SyncConn = blocking_pool(conn, options) if isinstance(conn, str) else conn
         self.pipe = pipe
         tables = Schema(Dialect(schema, prefix), schema)
-        self._engine = BlockingEngine(self.conn, tables, Limits(retry_for, response_timeout), pipe=pipe, owned=owned)
+        reopen = partial(blocking_pool, conn, options) if isinstance(conn, str) else None
+        limits = Limits(retry_for, response_timeout)
+        self._engine = BlockingEngine(self.conn, tables, limits, pipe=pipe, owned=owned, reopen=reopen)
         self._blocking, self._looping = self._engine, HoppingFace(self._engine)
 
     @classmethod

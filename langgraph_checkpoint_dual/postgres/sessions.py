@@ -126,9 +126,15 @@ class _Sessions:
 class BlockingSessions(_Sessions):
     """Sessions on a connection, a pool, or what `source` opens when it is first needed."""
 
-    def __init__(self, source: SyncConn | Callable[[], SyncConn], pipe: Pipeline | None, limits: Limits) -> None:
+    def __init__(
+        self,
+        source: SyncConn | Callable[[], SyncConn],
+        pipe: Pipeline | None,
+        limits: Limits,
+        reopen: Callable[[], SyncConn] | None = None,
+    ) -> None:
         super().__init__(limits, replaceable=not isinstance(source, Connection))
-        self._source, self._pipe = source, pipe
+        self._source, self._pipe, self._reopen = source, pipe, reopen
         self.conn: SyncConn | None = source if isinstance(source, (Connection, ConnectionPool)) else None
         self.lock = threading.RLock()
         self._ours = False
@@ -168,6 +174,15 @@ class BlockingSessions(_Sessions):
             yield
         finally:
             self._ours = self._ours and conn.info.transaction_status != TransactionStatus.IDLE
+
+    def leave_to_parent(self) -> None:
+        """After a fork, in the child: what was opened here is opened anew; what was given belongs to the parent."""
+        self.lock, self._ours = threading.RLock(), False
+        if self.conn is not None:
+            _INHERITED.append(self.conn)
+            self.conn = None
+            if not callable(self._source):
+                self._source = self._reopen or _refuse
 
     def _look(self, conn: Connection[Any]) -> None:
         if self._asks(conn):
@@ -293,6 +308,16 @@ def _timed() -> Iterator[None]:
         yield
     finally:
         observing.waited(time.perf_counter() - begun)
+
+
+_INHERITED: list[SyncConn] = []
+
+
+def _refuse() -> SyncConn:
+    raise ClosedError(
+        "this saver's connection or pool belongs to the process that fork() was called in; "
+        "open one and a saver in each process, or give the saver a connection string"
+    )
 
 
 def _patience(pool: ConnectionPool[Any] | AsyncConnectionPool[Any], attempts: Attempts) -> float:

@@ -1,6 +1,6 @@
 """A process that forks while its saver is in use; parent and child both go on, and the parent closes first.
 
-Usage: `python -m tests.faults.fork_worker PATH given|path`. Prints "done" if all was well.
+Usage: `python -m tests.faults.fork_worker DATABASE path|given|postgres|postgres-given`. Prints "done" if all was well.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import sys
 import threading
 import warnings
 from typing import Any
+
+import psycopg
 
 import langgraph_checkpoint_dual as dual
 from langgraph_checkpoint_dual.errors import ClosedError
@@ -34,8 +36,7 @@ def child(saver: Any, number: int, closed: int) -> None:
     saver.close()
 
 
-def main(path: str) -> None:
-    saver = dual.SqliteSaver(path)
+def main(saver: Any) -> None:
     write(saver, "before")
     beside = [threading.Thread(target=write, args=(saver, f"beside-{one}")) for one in range(4)]
     for thread in beside:
@@ -61,8 +62,8 @@ def main(path: str) -> None:
     os.write(1, b"done")
 
 
-def given(path: str) -> None:
-    with dual.SqliteSaver(sqlite3.connect(path, check_same_thread=False)) as saver:
+def given(opened: Any) -> None:
+    with opened as saver:
         write(saver, "parent")
         if (pid := os.fork()) == 0:
             try:
@@ -77,4 +78,12 @@ def given(path: str) -> None:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore", DeprecationWarning)  # forking beside threads is what this is about
-    {"path": main, "given": given}[sys.argv[2]](sys.argv[1])
+    database, how = sys.argv[1:]
+    if how == "path":
+        main(dual.SqliteSaver(database))
+    elif how == "given":
+        given(dual.SqliteSaver(sqlite3.connect(database, check_same_thread=False)))
+    elif how == "postgres":
+        main(dual.PostgresSaver(database, max_size=4))
+    else:
+        given(dual.PostgresSaver(psycopg.connect(database, autocommit=True)))

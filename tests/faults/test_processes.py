@@ -21,14 +21,28 @@ from tests.support.checkpoints import config, listed
 from tests.support.savers import Kind, opened
 
 
+def of_backend(backend: str, request: pytest.FixtureRequest) -> tuple[str, str, Any]:
+    if backend == "sqlite":
+        return request.getfixturevalue("sqlite_path"), "path", dual.SqliteSaver
+    return request.getfixturevalue("postgres_uri"), "postgres", dual.PostgresSaver
+
+
+def forked(database: str, how: str) -> None:
+    """Run a process that forks, in which all must be well."""
+    command = [sys.executable, "-m", "tests.faults.fork_worker", database, how]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "done"), ended.stderr
+    assert ended.stderr == ""  # nor was any attempt repeated
+
+
 @pytest.mark.slow
 class TestProcesses:
-    def test_parent_and_children_go_on_after_fork(self, sqlite_path: str) -> None:
+    @pytest.mark.parametrize("backend", ["sqlite", "postgres"])
+    def test_parent_and_children_go_on_after_fork(self, backend: str, request: pytest.FixtureRequest) -> None:
+        database, how, saver_class = of_backend(backend, request)
         for _ in range(rounds(2)):
-            command = [sys.executable, "-m", "tests.faults.fork_worker", sqlite_path, "path"]
-            ended = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
-            assert (ended.returncode, ended.stdout) == (0, "done"), ended.stderr
-            with dual.SqliteSaver(sqlite_path) as saver:
+            forked(database, how)
+            with saver_class(database) as saver:
                 found = list(saver.list(None))
                 assert all(map(is_whole, found))
                 threads = {one.config["configurable"]["thread_id"] for one in found}
@@ -37,12 +51,13 @@ class TestProcesses:
                 assert len(found) == len(threads) * fork_worker.STEPS
                 for thread in threads:
                     saver.delete_thread(thread)
-        assert tables.rows(sqlite_path, "PRAGMA integrity_check") == [("ok",)]
+        if backend == "sqlite":
+            assert tables.rows(database, "PRAGMA integrity_check") == [("ok",)]
 
-    def test_a_given_connection_is_refused_after_fork(self, sqlite_path: str) -> None:
-        command = [sys.executable, "-m", "tests.faults.fork_worker", sqlite_path, "given"]
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-        assert (ended.returncode, ended.stdout) == (0, "done"), ended.stderr
+    @pytest.mark.parametrize("backend", ["sqlite", "postgres"])
+    def test_a_given_connection_is_refused_after_fork(self, backend: str, request: pytest.FixtureRequest) -> None:
+        database, how, _ = of_backend(backend, request)
+        forked(database, how.replace("path", "given").replace("postgres", "postgres-given"))
 
     def test_four_processes_of_eight_threads_share_a_file(self, sqlite_path: str) -> None:
         steps = rounds(8)
