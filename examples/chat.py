@@ -2,7 +2,9 @@
 
     python examples/chat.py alice
     python examples/chat.py alice --db postgresql://user:password@localhost:5432/app
+    python examples/chat.py alice --window 20
 
+The database keeps the whole conversation; with `--window` the model sees the last messages only.
 With the key of a model provider in the environment it talks to that provider's model, else to a small local one.
 """
 
@@ -13,15 +15,14 @@ import ast
 import operator
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
+from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage, ToolMessage, trim_messages
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import tool
 from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -31,8 +32,7 @@ from langgraph.prebuilt import ToolNode, tools_condition
 from langgraph.types import StateSnapshot
 from local_model import LocalModel
 
-from langgraph_checkpoint_dual.postgres import PostgresSaver
-from langgraph_checkpoint_dual.sqlite import SqliteSaver
+from langgraph_checkpoint_dual import open_saver
 
 # The environment variable that holds a provider's key, the model to use then, and the package that speaks to it.
 PROVIDERS = (
@@ -106,13 +106,6 @@ TOOLS = [now, calculate, take_note, read_file]
 # The graph ------------------------------------------------------------------------------------------------------------
 
 
-def open_saver(db: str) -> AbstractContextManager[BaseCheckpointSaver[str]]:
-    """The saver for a connection string or for the path of a SQLite file: this choice is the whole difference."""
-    if db.startswith(("postgresql://", "postgres://")):
-        return PostgresSaver(db)
-    return SqliteSaver(db)
-
-
 def choose_model(name: str | None) -> BaseChatModel:
     """The model called `name`, or else the one whose key is in the environment, or else the local one."""
     package = "the package of the provider"
@@ -129,14 +122,26 @@ def choose_model(name: str | None) -> BaseChatModel:
     return model
 
 
+def latest(messages: Sequence[AnyMessage], window: int | None) -> Sequence[BaseMessage]:
+    """The last messages, from something that the user said on: never a tool's result without its call.
+
+    All of the turn that is under way are shown, also if these are more.
+    """
+    if window is None:
+        return messages
+    found = trim_messages(messages, max_tokens=window, token_counter=len, start_on="human", include_system=True)
+    turn = max((at for at, message in enumerate(messages) if isinstance(message, HumanMessage)), default=0)
+    return found if any(isinstance(message, HumanMessage) for message in found) else messages[turn:]
+
+
 def build_graph(
-    model: BaseChatModel, saver: BaseCheckpointSaver[str]
+    model: BaseChatModel, saver: BaseCheckpointSaver[str], window: int | None = None
 ) -> CompiledStateGraph[MessagesState, None, MessagesState, MessagesState]:
-    """A model that may call tools, until it answers."""
+    """A model that may call tools, until it answers. It sees the last `window` messages, or all."""
     bound = model.bind_tools(TOOLS)
 
     def call_model(state: MessagesState) -> dict[str, Any]:
-        return {"messages": [bound.invoke(state["messages"])]}
+        return {"messages": [bound.invoke(latest(state["messages"], window))]}
 
     builder = StateGraph(MessagesState)
     builder.add_node("model", call_model)
@@ -261,9 +266,10 @@ def main() -> None:
         help="path of a SQLite file, or postgresql://... (default: $CHAT_DB, or chats.db)",
     )
     parser.add_argument("--model", help='a name for init_chat_model, such as openai:gpt-4.1-mini, or "local"')
+    parser.add_argument("--window", type=int, metavar="N", help="show the model the last N messages only")
     options = parser.parse_args()
     with open_saver(options.db) as saver:
-        conversation = Conversation(build_graph(choose_model(options.model), saver), options.user)
+        conversation = Conversation(build_graph(choose_model(options.model), saver, options.window), options.user)
         restore(conversation, options.user)
         talk(conversation, options.user)
 

@@ -13,8 +13,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote, urlencode
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 CTRL_D = "\x04"
@@ -164,6 +166,78 @@ def test_going_back_forks(tmp_path: Path) -> None:
         assert ask(terminal, "alice", "/turns") == (
             "  1. first\n  2. first > second\n  3. first > what did I just tell you?\n"
         )
+
+
+def test_the_model_sees_a_window_and_the_database_keeps_all(tmp_path: Path) -> None:
+    with chat(tmp_path, "alice", "--window", "5") as terminal:
+        terminal.read_until("alice> ")
+        ask(terminal, "alice", "my name is Ann")
+        assert ask(terminal, "alice", "what is my name?") == "bot: Your name is Ann.\n"
+        answer = ask(terminal, "alice", "what is 1 + 1? then what is 2 + 2? then what is 3 + 3?")
+        assert answer.endswith("bot: 1 + 1 = 2 2 + 2 = 4 3 + 3 = 6\n"), "a turn longer than the window is seen whole"
+        ask(terminal, "alice", "it rains")
+        assert ask(terminal, "alice", "what is my name?") == "bot: You have not told me your name.\n"
+        assert ask(terminal, "alice", "what did I just tell you?") == "bot: You told me: it rains\n"
+        assert terminal.end() == 0
+    with chat(tmp_path, "alice") as terminal:
+        assert "alice: my name is Ann\n" in terminal.read_until("alice> ")
+        assert ask(terminal, "alice", "what is my name?") == "bot: Your name is Ann.\n"
+
+
+def run(script: str, folder: Path, *arguments: str, **more: str) -> str:
+    """What an example prints."""
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / script, *arguments],
+        env=environment(**more),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    return done.stdout
+
+
+def as_url(postgres_uri: str) -> str:
+    return "postgresql://?" + urlencode(conninfo_to_dict(postgres_uri), quote_via=quote)
+
+
+@pytest.mark.parametrize("backend", ["sqlite", "postgres"])
+def test_shallow_mode_stores_the_latest_state_only(tmp_path: Path, backend: str, postgres_uri: str) -> None:
+    more = ("--db", as_url(postgres_uri)) if backend == "postgres" else ()
+    for number in range(2):
+        asked = run("shallow.py", tmp_path, "order", f"pizza {number}", *more)
+        assert asked == f"Order pizza {number}?\n2 checkpoints are stored\n"
+        answered = run("shallow.py", tmp_path, "answer", "yes" if number else "no", *more)
+        assert answered == f"pizza {number}: {'ordered' if number else 'refused'}\n1 checkpoints are stored\n"
+
+
+def test_nightly_retention(tmp_path: Path) -> None:
+    for user in ("alice", "bob"):
+        with chat(tmp_path, user) as terminal:
+            terminal.read_until(f"{user}> ")
+            for number in range(3):
+                ask(terminal, user, f"sentence {number}")
+            assert terminal.end() == 0
+    place = {"CHECKPOINTER_URL": "sqlite:///chats.db"}
+    would_go = run("retention.py", tmp_path, "--keep-last", "2", "--dry-run", **place)
+    found = re.fullmatch(r"would go: 0 threads, 14 checkpoints, (\d+) bytes\n", would_go)
+    assert found
+    gone = run("retention.py", tmp_path, "--keep-last", "2", "--vacuum", **place)
+    assert gone.startswith(f"gone: 0 threads, 14 checkpoints, {found[1]} bytes\ngiven back: ")
+    with chat(tmp_path, "alice") as terminal:
+        assert "alice: sentence 0\n" in terminal.read_until("alice> "), "the conversation itself is all there"
+    deleted = run("retention.py", tmp_path, "--max-idle-days", "0", **place)
+    assert deleted.startswith("gone: 2 threads, 4 checkpoints, ")
+    failed = subprocess.run(
+        [sys.executable, EXAMPLES / "retention.py"],
+        env=environment(**place),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (failed.returncode, failed.stderr) == (1, "a Retention needs a rule: keep_last, max_age or max_idle\n")
 
 
 def test_a_model_that_is_not_installed_is_explained(tmp_path: Path) -> None:
