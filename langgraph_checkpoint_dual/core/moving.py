@@ -363,6 +363,7 @@ class _Migration:
         self._store, self._db, self._options = store, db, options
         self.report = Report()
         self._totals = (0, 0)
+        self._size = _FIRST_BATCH
         self._begun = time.monotonic()
         self._told = 0.0
 
@@ -406,12 +407,11 @@ class _Migration:
     async def _move(self, thread_id: str) -> None:
         mover = Mover(self._store, thread_id, thread_id)
         places = await self._db.read(mover.left)
-        size = _FIRST_BATCH
         while places:
-            batch, places = places[:size], places[size:]
+            batch, places = places[: self._size], places[self._size :]
             found = await self._db.read(partial(mover.fetch, batch))
             await self._bring(mover, found)
-            size = _next_size(size, found.weight)
+            self._size = _next_size(len(batch), found.weight)
             self.tell(seldom=True)
         self.report.damaged += mover.damaged
 
@@ -442,15 +442,14 @@ class _Migration:
     async def _verify(self, thread_id: str) -> None:
         """Compare every checkpoint of a thread through both readers."""
         places: list[Row] = await self._fetch("official_places", thread_id=unescape(thread_id))
-        size = _FIRST_BATCH
         while places:
-            batch, places = places[:size], places[size:]
+            batch, places = places[: self._size], places[self._size :]
             keys = [((escape(ns), escape(one)), True) for ns, one in batch]
             found = await self._db.read(partial(Mover(self._store, thread_id, thread_id).fetch, keys))
             for row in found.checkpoints:
                 writes = [one for one in found.writes if one[1:4] == row[1:4]]
                 await self._compare(Address(*row[1:4]), row, writes)
-            size = _next_size(size, found.weight)
+            self._size = _next_size(len(batch), found.weight)
 
     async def _compare(self, at: Address, row: Row, writes: list[Row]) -> None:
         try:
@@ -570,7 +569,7 @@ def _keys(thread_id: str, places: Iterable[Place]) -> str:
 
 def _next_size(size: int, weight: int) -> int:
     """How many checkpoints the next batch has, after one of this size and weight."""
-    return max(1, min(size * 2, _LARGEST_BATCH, _BATCH_BYTES * size // max(1, weight)))
+    return max(1, min(max(size, _FIRST_BATCH) * 4, _LARGEST_BATCH, _BATCH_BYTES * size // max(1, weight)))
 
 
 def _told(what: str, names: list[str]) -> str:
