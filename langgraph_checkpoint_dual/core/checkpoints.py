@@ -7,7 +7,7 @@ stored once, in short form, and referred to by its place.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
@@ -136,9 +136,11 @@ def _read(serde: SerializerProtocol, row: Row) -> tuple[dict[str, Any], dict[str
     return body, slots_of(checkpoint_id, packed), meta
 
 
-def slots_of(checkpoint_id: str, sealed: bytes) -> dict[str, Slot]:
-    """The slots of a checkpoint's row, by channel."""
+def slots_of(checkpoint_id: str, sealed: bytes, among: Iterable[str] = ()) -> dict[str, Slot]:
+    """The slots of a checkpoint's row, by channel; quickly none of them if it has none of the channels `among`."""
     packed = values.unseal(sealed, values.place("slots", checkpoint_id))
+    if among and not any(escape(channel).encode() in packed for channel in among):
+        return {}
     return {unescape(channel): slot for channel, slot in unpack_slots(packed).items()}
 
 
@@ -160,17 +162,15 @@ def write_row(
 
 def pending_writes(serde: SerializerProtocol, rows: list[Row]) -> list[PendingWrite]:
     """The pending writes of one checkpoint, from rows of the `page` query, in `writes_sort_key` order."""
-    keyed = sorted(
-        (writes_sort_key(unescape(path), unescape(task), idx), (checkpoint_id, task, path), channel, data)
-        for _, _, _, checkpoint_id, task, path, channel, idx, data, *_ in rows
-    )
+    if len(rows) > 1:
+        rows = sorted(rows, key=lambda row: writes_sort_key(unescape(row[5]), unescape(row[4]), row[7]))
     found: list[PendingWrite] = []
-    for (_, task_id, idx), stored, channel, data in keyed:  # the place is in stored names
+    for _, _, _, checkpoint_id, task, path, channel, idx, data, *_ in rows:
         try:
-            typed = values.unseal(data, values.place("write", *stored, str(idx), channel))
-            found.append((task_id, unescape(channel), values.decode(serde, typed)))
+            typed = values.unseal(data, values.place("write", checkpoint_id, task, path, str(idx), channel))
+            found.append((unescape(task), unescape(channel), values.decode(serde, typed)))
         except DecodeError as exc:
-            raise exc.at(task_id=task_id, channel=unescape(channel)) from exc
+            raise exc.at(task_id=unescape(task), channel=unescape(channel)) from exc
     return found
 
 

@@ -89,7 +89,7 @@ async def _look_back(at: Address, channel: str, own: Loaded | None, dated: bool,
 
     def visit(here: Address, sealed: bytes) -> bool:
         passed.append(here.checkpoint_id or "")
-        slot = None if seeds else slots_at(here, sealed).get(channel)
+        slot = None if seeds else slots_at(here, sealed, [channel]).get(channel)
         if slot is not None:
             seeds.append((len(passed), only(here, channel, slot, sealed)))
         return dated or not seeds

@@ -7,9 +7,10 @@ one. The chain is walked over narrow rows, the writes of the whole chain come in
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -17,6 +18,7 @@ from langgraph.checkpoint.base import DeltaChannelHistory
 
 from langgraph_checkpoint_dual.core.address import Address, address_of
 from langgraph_checkpoint_dual.core.checkpoints import Loaded, pending_writes, slots_of
+from langgraph_checkpoint_dual.core.garbage import unhurried
 from langgraph_checkpoint_dual.core.items import Slot
 from langgraph_checkpoint_dual.core.looks import ItemLost, Look
 from langgraph_checkpoint_dual.core.store import Store, unless_lost
@@ -44,7 +46,8 @@ async def delta_history(
     address = address_of(config)
     walks, writes, look = await unless_lost(lambda: db.read(partial(_look_back, address, list(channels))))
     weight = look.weight + sum(len(row[8]) for row in writes)
-    return await db.compute(weight, partial(_histories, store, walks, writes, look))
+    work = partial(_histories, store, walks, writes, look)
+    return await db.compute(weight, partial(unhurried, work))
 
 
 async def _look_back(address: Address, channels: Sequence[str], tx: Tx) -> tuple[dict[str, _Walk], list[Row], Look]:
@@ -97,11 +100,11 @@ async def ascend(at: Address, tx: Tx, visit: Callable[[Address, bytes], bool], c
 
 def _nearest_first(rows: list[Row]) -> list[Row]:
     """The rows of the `ancestors` query in order, without their depth."""
-    return [row[1:] for row in sorted(rows, key=lambda row: int(row[0]))]
+    return [row[1:] for row in sorted(rows, key=itemgetter(0))]
 
 
 def _pass(at: Address, sealed: bytes, open_walks: dict[str, _Walk]) -> None:
-    slots = slots_at(at, sealed)
+    slots = slots_at(at, sealed, open_walks)
     for channel, walk in list(open_walks.items()):
         walk.passed.append(at.checkpoint_id or "")
         if channel in slots:
@@ -115,10 +118,10 @@ def only(at: Address, channel: str, slot: Slot, sealed: bytes) -> Loaded:
     return Loaded(at, None, nothing, {channel: slot}, sealed, nothing, [])
 
 
-def slots_at(at: Address, sealed: bytes) -> dict[str, Slot]:
-    """The slots of a checkpoint; what goes wrong says where."""
+def slots_at(at: Address, sealed: bytes, among: Iterable[str] = ()) -> dict[str, Slot]:
+    """As `slots_of`; what goes wrong says where."""
     try:
-        return slots_of(at.checkpoint_id or "", sealed)
+        return slots_of(at.checkpoint_id or "", sealed, among)
     except DecodeError as exc:
         raise exc.at(**at.where) from exc
 
