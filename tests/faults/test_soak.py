@@ -78,11 +78,12 @@ class TestCheck:
         assert len(found.torn) == 1
 
     async def test_garbage(self, kind: Kind, database: str, tmp_path: Path) -> None:
-        async with opened(kind.ours, database):
-            insert = "INSERT INTO dual_items (thread_id, checkpoint_ns, channel, seq, checksum, data) VALUES "
-            tables.rows(database, f"{insert} ('none', '', 'log', 1, 1, '')")
+        async with opened(kind.ours, database) as saver:
+            await astep(saver, "robbed", 8, None)
+        tables.rows(database, "DELETE FROM dual_checkpoints WHERE thread_id = 'robbed'")
         found = await self.findings(kind, database, tmp_path)
-        assert len(found.wrong) == 1
+        assert found.wrong
+        assert all("robbed" in text for text in found.wrong)
 
     async def test_leaked_and_failed(self, kind: Kind, database: str, tmp_path: Path) -> None:
         closed, failed = (
