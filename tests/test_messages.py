@@ -60,6 +60,12 @@ class Talk:
 
 
 @pytest.fixture
+def face(kind: Kind) -> str:
+    """Each class through its own face; one test below drives each through the other."""
+    return kind.face
+
+
+@pytest.fixture
 def talk(saver: Any, face: str) -> Callable[..., Talk]:
     """Views of the saver under test, through the face under test."""
     return lambda thread="thread", **options: Talk(saver, face, thread, **options)
@@ -124,6 +130,18 @@ async def test_pages_are_slices_of_the_list(talk: Callable[..., Talk]) -> None:
     assert await view("page", after_idx=200) == []
     assert await view("last", 3) == messages[-3:]
     assert await view("last", 0) == []
+
+
+async def test_each_class_through_its_other_face(kind: Kind, saver: Any) -> None:
+    view = Talk(saver, "async" if kind.face == "blocking" else "blocking")
+    messages = chat(40)
+    await view("append", messages)
+    await view("append", RemoveMessage("m3"))
+    del messages[3]
+    assert [one.message for one in await view("page", 100)] == messages
+    assert await view("last", 2) == messages[-2:]
+    assert await view("window", 10**6) == messages
+    assert (await view("count"), (await view("stats")).messages) == (39, 39)
 
 
 async def test_a_chat_is_scrolled_back_by_places(talk: Callable[..., Talk]) -> None:

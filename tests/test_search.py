@@ -29,6 +29,12 @@ AES = EncryptedSerializer.from_pycryptodome_aes(key=b"sixteen byte key")
 
 
 @pytest.fixture
+def face(kind: Kind) -> str:
+    """Each class through its own face; one test below drives each through the other."""
+    return kind.face
+
+
+@pytest.fixture
 async def saver(kind: Kind, database: str) -> AsyncIterator[Any]:
     async with opened(kind.ours, database, search=True) as found:
         yield found
@@ -228,6 +234,18 @@ async def test_search_in_a_thread_of_a_user_and_of_all(saver: Any, find: Any, fa
     assert isinstance(hit, SearchHit)
     assert (hit.message, hit.snippet) == (view.page(1)[0].message, "a **fox**")
     assert hit.added_at == view.page(1)[0].added_at
+
+
+async def test_each_class_through_its_other_face(kind: Kind, saver: Any) -> None:
+    say(saver, "a", "a fox")
+    if kind.face == "blocking":
+        assert places(await saver.asearch("fox")) == [("a", 0)]
+        assert places(await saver.messages("a").asearch("fox")) == [("a", 0)]
+        assert await saver.arebuild_search(clear=True) == 1
+    else:
+        assert places(saver.search("fox")) == [("a", 0)]
+        assert places(saver.messages("a").search("fox")) == [("a", 0)]
+        assert saver.rebuild_search(clear=True) == 1
 
 
 async def test_of_a_user_with_very_many_threads(saver: Any, find: Any) -> None:
