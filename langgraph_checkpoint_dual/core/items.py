@@ -169,8 +169,6 @@ class Planner:
 
     def plan(self, value: Any, base: Stored | None) -> Planned:
         """Plan a value of which the base checkpoint stores `base`."""
-        if base is not None and base.holds(value):
-            return Planned(base, [], False)
         if type(value) is list and value and not (_scalar(value[0]) and _scalar(value[-1])):
             return self._plan_parts(LIST, value, value, base)
         if type(value) is dict and len(value) >= DICT_ENTRIES and all(type(key) is str for key in value):

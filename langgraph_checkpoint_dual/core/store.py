@@ -292,8 +292,12 @@ class Store:
         items: list[ItemRow] = []
         added_at = micros_of(checkpoint.get("ts"))
         reuses = False
+        known: Mapping[str, Stored] = {} if base is None else base.channels
         for channel, value in channel_values.items():
-            before = base.channels.get(channel) if base is not None else None
+            before = known.get(channel)
+            if before is not None and before.holds(value):
+                channels[channel] = before
+                continue
             try:
                 plan = planner.plan(value, before)
             except EncodeError as exc:
