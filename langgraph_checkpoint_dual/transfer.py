@@ -14,6 +14,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from langgraph_checkpoint_dual.core import values
+from langgraph_checkpoint_dual.core.auditing import audit
 from langgraph_checkpoint_dual.core.exchanging import OurSide, Side, exchange
 from langgraph_checkpoint_dual.core.store import Rules, Store
 from langgraph_checkpoint_dual.core.text import escape, unescape
@@ -116,26 +117,31 @@ async def _transfer(
     if isinstance(source, Saver) and isinstance(target, Saver) and not _recodes(source.serde, target.serde, recode):
         link = Link(_database(source, loop), _database(target, loop), _store(source), _store(target), meter)
     while page := await ids.next():
-        for thread_id in page if link is None else await _copied(link, one, two, page):
+        rows, others = await _split(link, one, two, page)
+        if link is not None:
+            await link.copy(rows)
+        for thread_id in others:
             await exchange(one, two, meter, thread_id)
-        await _verify(one, two, meter, page)
+        if wanted.verify and not wanted.dry_run:
+            parted = set(meter.report.conflicts)
+            if link is not None:
+                await audit(link, [key for key in rows if unescape(key) not in parted])
+            for thread_id in others:
+                if thread_id not in parted:
+                    await verified(one, two, meter, thread_id)
     return meter.finish()
 
 
-async def _copied(link: Link, source: Side, target: Side, page: list[str]) -> list[str]:
-    """Copy the rows of threads; the others are those of which an official saver has left something on one side."""
+async def _split(link: Link | None, source: Side, target: Side, page: list[str]) -> tuple[list[str], list[str]]:
+    """The threads, as stored, whose rows are copied, and those that go checkpoint by checkpoint.
+
+    The latter are all, or those of which an official saver has left something on one side.
+    """
+    if link is None:
+        return [], page
     keys = [escape(one) for one in page]
     others = await source.adopted(keys) | await target.adopted(keys)
-    await link.copy([key for key in keys if key not in others])
-    return [unescape(key) for key in keys if key in others]
-
-
-async def _verify(source: Side, target: Side, meter: Meter, thread_ids: Iterable[str]) -> None:
-    if meter.options.verify and not meter.options.dry_run:
-        parted = set(meter.report.conflicts)
-        for thread_id in thread_ids:
-            if thread_id not in parted:
-                await verified(source, target, meter, thread_id)
+    return [key for key in keys if key not in others], [unescape(key) for key in keys if key in others]
 
 
 async def _side(saver: BaseCheckpointSaver[Any], loop: bool) -> Side:

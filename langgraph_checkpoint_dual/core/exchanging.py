@@ -18,6 +18,7 @@ from langgraph.checkpoint.base import WRITES_IDX_MAP, Checkpoint, CheckpointMeta
 
 from langgraph_checkpoint_dual.core.address import Address, config_of, thread_key
 from langgraph_checkpoint_dual.core.checkpoints import pending_writes, write_row
+from langgraph_checkpoint_dual.core.equality import same
 from langgraph_checkpoint_dual.core.listing import listing
 from langgraph_checkpoint_dual.core.registry import micros
 from langgraph_checkpoint_dual.core.rows import PutWrites, RegistryRow
@@ -184,10 +185,13 @@ class _Thread:
 
     async def _renew(self, place: Place) -> None:
         """Bring over the writes that a latest checkpoint has got since it was put."""
-        found, there = await self._source.get(self._id, place), await self._target.get(self._id, place)
-        if found is None or there is None or len(found.pending_writes or ()) <= len(there.pending_writes or ()):
+        try:
+            found, there = await self._source.get(self._id, place), await self._target.get(self._id, place)
+            if found is None or there is None or not _has_news(found, there):
+                return
+            writes = await self._source.writes(self._id, found)
+        except DecodeError:  # what is damaged stays as it is; verifying tells where
             return
-        writes = await self._source.writes(self._id, found)
         await self._target.put_writes(self._id, place, writes)
         self._report.writes += len(writes)
 
@@ -232,6 +236,12 @@ class _Thread:
             place, found = parent, above
             needed.add(place)
         return needed
+
+
+def _has_news(found: CheckpointTuple, there: CheckpointTuple) -> bool:
+    """Whether the writes of a checkpoint have changed in the source; with more of them, it went on in the target."""
+    ours, theirs = found.pending_writes or [], there.pending_writes or []
+    return len(ours) >= len(theirs) and not same(list(ours), list(theirs))
 
 
 def _heads(places: Iterable[Place]) -> dict[str, str]:

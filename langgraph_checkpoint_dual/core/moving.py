@@ -31,6 +31,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph_checkpoint_dual.core import values
 from langgraph_checkpoint_dual.core.address import Address
 from langgraph_checkpoint_dual.core.checkpoints import Loaded, loaded, pending_writes
+from langgraph_checkpoint_dual.core.equality import same
 from langgraph_checkpoint_dual.core.items import Inline
 from langgraph_checkpoint_dual.core.looks import Known, Look
 from langgraph_checkpoint_dual.core.official import Theirs, opened, own_writes, raw_places_of
@@ -39,7 +40,6 @@ from langgraph_checkpoint_dual.core.store import ATTEMPTS, Store, unless_lost
 from langgraph_checkpoint_dual.core.text import escape, unescape
 from langgraph_checkpoint_dual.core.times import micros_of
 from langgraph_checkpoint_dual.core.tx import Database, Row, TableGone, Tx
-from langgraph_checkpoint_dual.core.verifying import same
 from langgraph_checkpoint_dual.errors import CheckpointerError, DecodeError
 
 T = TypeVar("T")
@@ -152,17 +152,20 @@ class Mover:
         self.damaged: list[str] = []
 
     async def left(self, tx: Tx) -> list[tuple[Place, bool]]:
-        """What is left, oldest first: checkpoints, and (`False`) writes to checkpoints, of which we lack one."""
+        """What is left, oldest first: checkpoints that we lack, and (`False`) others of which we lack a write."""
         return await self.lacking(self._target, tx)
 
     async def lacking(self, own_id: str, tx: Tx) -> list[tuple[Place, bool]]:
         """As `left`, of what this thread of ours lacks."""
         rows = await tx.fetch("official_unmoved", thread_id=unescape(self.thread_id), own_id=own_id)
-        return [((escape(ns), escape(checkpoint_id)), bool(whole)) for ns, checkpoint_id, whole in rows]
+        found: dict[Place, bool] = {}
+        for ns, checkpoint_id, whole in rows:  # of a checkpoint, itself before its writes
+            found.setdefault((escape(ns), escape(checkpoint_id)), bool(whole))
+        return list(found.items())
 
     async def fetch(self, places: Sequence[tuple[Place, bool]], tx: Tx) -> _Found:
         """Read some checkpoints, and the writes to them."""
-        keys = raw_places_of((self.thread_id, *place) for place in dict.fromkeys(place for place, _ in places))
+        keys = _keys(self.thread_id, [place for place, _ in places])
         whole = {(self.thread_id, *place) for place, is_whole in places if is_whole}
         rows = await tx.fetch("official_moved", checkpoints=keys)
         checkpoints = [row for row in opened(rows) if row[1:4] in whole]
@@ -326,6 +329,7 @@ async def copy(mover: Mover, tx: Tx) -> None:
         Again: if the transaction must be rolled back and repeated, with the same mover.
         DecodeError: if a checkpoint cannot be read.
     """
+    mover.forget()
     mover.damaged.clear()
     places = await mover.lacking(mover.thread_id, tx)
     size = _FIRST_BATCH

@@ -11,7 +11,8 @@ The contract:
    equal is not sent again. Whoever is killed begins again from the start and soon is where he was; whoever repeats a
    transfer brings over what is new.
 4. A thread that has checkpoints in the target that the source lacks went on there, or was pruned in the source, and is
-   left alone. If it lacks others that the source has, the histories have parted: that is a conflict.
+   left alone. If it lacks others that the source has, the histories have parted: that is a conflict. Of a checkpoint
+   that both have, the pending writes of the source count, unless the target has more of them.
 5. What others put to the source meanwhile is brought over or not, each checkpoint whole, with the writes that it had
    when it was read. What others remove meanwhile makes the thread begin again.
 6. In memory are one page, the narrow rows of one *span* (part of a long thread, or some short ones), and for each
@@ -101,7 +102,7 @@ class ThreadPages:
         return await tx.fetch(f"threads numbered where {' and '.join(where)}", limit=_THREADS, **_args(where))
 
 
-class _Stamp(NamedTuple):
+class Stamp(NamedTuple):
     """A checkpoint by its checksums, and what is needed to fetch it."""
 
     checkpoint: bytes
@@ -118,19 +119,19 @@ class _Writes:
     size: int = 0
 
 
-class _Narrow(NamedTuple):
+class Narrow(NamedTuple):
     """The narrow rows of some threads, or of a part of one."""
 
-    checkpoints: dict[Key, _Stamp]
+    checkpoints: dict[Key, Stamp]
     writes: dict[Key, _Writes]
 
 
 @dataclass
-class _Entry:
+class Entry:
     """A checkpoint, or only its writes, on its way."""
 
     key: Key
-    stamp: _Stamp | None
+    stamp: Stamp | None
     """`None` if only the writes are on their way."""
     writes: int
     """How many of its writes are on their way."""
@@ -146,10 +147,10 @@ class _Entry:
 
 
 @dataclass
-class _Page:
+class Page:
     """What one transaction brings over."""
 
-    entries: list[_Entry] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
     size: int = 0
 
     @property
@@ -157,7 +158,7 @@ class _Page:
         return self.size >= PAGE_BYTES or len(self.entries) >= _PAGE_CHECKPOINTS
 
 
-class _Fetched(NamedTuple):
+class Fetched(NamedTuple):
     """The rows of a page."""
 
     items: list[ItemRow]
@@ -165,14 +166,14 @@ class _Fetched(NamedTuple):
     writes: list[WriteRow]
 
 
-_Bounds: TypeAlias = "tuple[tuple[str, str] | None, tuple[str, str] | None]"
-_WHOLE: _Bounds = (None, None)
+Bounds: TypeAlias = "tuple[tuple[str, str] | None, tuple[str, str] | None]"
+WHOLE: Bounds = (None, None)
 
 
 class Link(NamedTuple):
     """What a transfer of rows is between, and what is asked for.
 
-    `store` are the operations on the source, `target_store` those on the target; both only know, they decode nothing.
+    `store` are the operations on the source, `target_store` those on the target; to copy, they decode nothing.
     """
 
     source: Database
@@ -183,7 +184,7 @@ class Link(NamedTuple):
 
     async def copy(self, threads: Sequence[str]) -> None:
         """Bring over some threads, at most as many as `ThreadPages` gives at once."""
-        for group, is_short in _groups(threads, await _sizes(self.source, threads)):
+        for group, is_short in groups(threads, await sizes_of(self.source, threads)):
             try:
                 await self._copy(group, is_short)
             except ItemLost:  # somebody removes checkpoints of one of them: each alone, again from its start
@@ -191,10 +192,10 @@ class Link(NamedTuple):
                     await unless_lost(partial(self._copy, [thread], is_short))
 
     async def _copy(self, threads: list[str], is_short: bool) -> None:
-        await _Group(self, threads, is_short).run()
+        await Group(self, threads, is_short).run()
 
 
-def _groups(threads: Sequence[str], sizes: Mapping[str, int]) -> Iterator[tuple[list[str], bool]]:
+def groups(threads: Sequence[str], sizes: Mapping[str, int]) -> Iterator[tuple[list[str], bool]]:
     """The threads in groups of up to a span; a longer one alone."""
     group: list[str] = []
     room = _SPAN
@@ -212,7 +213,7 @@ def _groups(threads: Sequence[str], sizes: Mapping[str, int]) -> Iterator[tuple[
         yield group, True
 
 
-class _Group:
+class Group:
     """Some short threads, or a long one, on their way."""
 
     def __init__(self, link: Link, threads: list[str], is_short: bool) -> None:
@@ -223,15 +224,12 @@ class _Group:
         self._have: dict[tuple[str, str, str], list[Range]] = {}
         self._changed: set[str] = set()
         self._damaged: list[str] = []
-        self._read: tuple[_Narrow, _Narrow] | None = None
+        self._read: tuple[Narrow, Narrow] | None = None
 
     async def run(self) -> None:
         """Bring over what is missing in the target."""
-        spans = [_WHOLE] if self._is_short else await self._spans(self._threads[0])
-        self._present = set(await _sizes(self._link.target, self._threads))
-        if self._options.latest_only:
-            for thread in self._threads:
-                self._kept[thread] = await self._link.source.read(partial(kept_by_prune, self._link.store, thread))
+        spans = await self.spans()
+        await self._look()
         ahead, parted = await self._relations(spans)
         todo = [thread for thread in self._threads if thread not in ahead and thread not in parted]
         if self._options.on_conflict == "replace":
@@ -246,13 +244,32 @@ class _Group:
         report.threads += len(self._threads)
         report.changed += len(self._changed)
         report.ahead += ahead
-        report.damaged += self._damaged
+        report.damaged += dict.fromkeys(self._damaged)
         if self._options.on_conflict != "replace":
             report.conflicts += [unescape(thread) for thread in sorted(parted)]
         self._link.meter.tell()
 
-    async def _spans(self, thread: str) -> list[_Bounds]:
-        found: list[_Bounds] = []
+    async def _look(self) -> None:
+        """What the target has anything of, and what is wanted."""
+        self._present = set(await sizes_of(self._link.target, self._threads))
+        if self._options.latest_only:
+            for thread in self._threads:
+                self._kept[thread] = await self._latest(thread)
+
+    async def _latest(self, thread: str) -> Parents:
+        """What is wanted of a thread if that is the latest only; nothing of one whose tree cannot be read."""
+        try:
+            return await self._link.source.read(partial(kept_by_prune, self._link.store, thread))
+        except DecodeError as exc:
+            self._damaged.append(str(exc))
+            return {}
+
+    async def spans(self) -> list[Bounds]:
+        """The parts in which to go about it."""
+        if self._is_short:
+            return [WHOLE]
+        [thread] = self._threads
+        found: list[Bounds] = []
         after: tuple[str, str] | None = None
         while True:
             ns, checkpoint_id = after or ("", "")
@@ -266,7 +283,7 @@ class _Group:
 
     # --- what is missing ---
 
-    async def _relations(self, spans: list[_Bounds]) -> tuple[set[str], set[str]]:
+    async def _relations(self, spans: list[Bounds]) -> tuple[set[str], set[str]]:
         """The threads that went on in the target, and those of which both sides have what the other lacks."""
         lacking: set[str] = set()
         extra: set[str] = set()
@@ -278,12 +295,12 @@ class _Group:
             )
         return extra - lacking, extra & lacking
 
-    async def _both(self, span: _Bounds) -> tuple[_Narrow, _Narrow]:
+    async def _both(self, span: Bounds) -> tuple[Narrow, Narrow]:
         """The narrow rows of the source and of the target."""
         if self._read is not None:
             return self._read
-        source = await _narrow(self._link.source, self._threads, span)
-        target = await _narrow(self._link.target, sorted(self._present), span) if self._present else _Narrow({}, {})
+        source = await narrow(self._link.source, self._threads, span)
+        target = await narrow(self._link.target, sorted(self._present), span) if self._present else Narrow({}, {})
         if self._is_short:
             self._read = source, target
         return source, target
@@ -299,43 +316,43 @@ class _Group:
         self._present -= threads
         if self._read is not None:
             source, target = self._read
-            self._read = source, _Narrow(_without(target.checkpoints, threads), _without(target.writes, threads))
+            self._read = source, Narrow(_without(target.checkpoints, threads), _without(target.writes, threads))
         return sorted(threads)
 
     # --- bringing it over ---
 
-    async def _bring(self, span: _Bounds, threads: set[str]) -> None:
+    async def _bring(self, span: Bounds, threads: set[str]) -> None:
         source, target = await self._both(span)
-        entries: list[_Entry] = []
+        entries: list[Entry] = []
         for key in sorted(source.checkpoints.keys() | source.writes.keys()):
             if key[0] in threads and self._is_wanted(key):
                 entry = self._entry(key, source, target)
                 if entry is not None:
                     entries.append(entry)
         await self._weigh(entries)
-        for page in _pages(entries):
+        for page in pages_of(entries):
             await self._send(page)
 
-    def _entry(self, key: Key, source: _Narrow, target: _Narrow) -> _Entry | None:
+    def _entry(self, key: Key, source: Narrow, target: Narrow) -> Entry | None:
         """What the target lacks of a checkpoint; `None` if nothing."""
         stamp = source.checkpoints.get(key)
         ranges = [] if stamp is None else self._new_ranges(key, stamp)
         if stamp is not None and self._is_same(stamp, target.checkpoints.get(key)):
             stamp, ranges = None, []
         writes, stored = source.writes.get(key), target.writes.get(key)
-        if writes is not None and stored is not None and writes.stamps <= stored.stamps:
+        if writes is not None and stored is not None and not _has_more(writes, stored):
             writes = None
         if stamp is None and writes is None:
             return None
         size = (stamp.size if stamp else 0) + (writes.size if writes else 0)
-        return _Entry(key, stamp, 0 if writes is None else len(writes.stamps), size, ranges)
+        return Entry(key, stamp, 0 if writes is None else len(writes.stamps), size, ranges)
 
-    def _is_same(self, stamp: _Stamp, stored: _Stamp | None) -> bool:
+    def _is_same(self, stamp: Stamp, stored: Stamp | None) -> bool:
         if self._options.latest_only:  # its parent may be another one, and so its checksum
             return stored is not None and stamp.slots == stored.slots
         return stored is not None and stamp[:3] == stored[:3]
 
-    def _new_ranges(self, key: Key, stamp: _Stamp) -> list[tuple[str, Range]]:
+    def _new_ranges(self, key: Key, stamp: Stamp) -> list[tuple[str, Range]]:
         """The items of a checkpoint that nothing before it brings over, by channel."""
         found: list[tuple[str, Range]] = []
         try:
@@ -353,7 +370,7 @@ class _Group:
                     found += [(channel, part) for part in new]
         return found
 
-    async def _weigh(self, entries: Iterable[_Entry]) -> None:
+    async def _weigh(self, entries: Iterable[Entry]) -> None:
         """Add the sizes of their items to the entries."""
         owners = [entry for entry in entries for _ in entry.ranges]
         if owners:
@@ -361,7 +378,7 @@ class _Group:
             for at, size in await _fetched(self._link.source, "item_sizes", ranges=text):
                 owners[at].size += size
 
-    async def _send(self, page: _Page) -> None:
+    async def _send(self, page: Page) -> None:
         if not self._options.dry_run:
             fetched = await self._link.source.read(partial(self._fetch, page))
             await self._link.target.change(partial(_store, page, fetched))
@@ -371,7 +388,7 @@ class _Group:
         self._report.bytes += page.size
         self._link.meter.tell()
 
-    async def _fetch(self, page: _Page, tx: Tx) -> _Fetched:
+    async def _fetch(self, page: Page, tx: Tx) -> Fetched:
         """The rows of a page.
 
         Raises:
@@ -395,7 +412,7 @@ class _Group:
         writes = [WriteRow(*row) for row in await tx.fetch("rows_of_writes", checkpoints=written)]
         if self._options.latest_only:
             checkpoints = [_hung(row, self._kept[row.thread_id][row[1:3]]) for row in checkpoints]
-        return _Fetched(items, sorted(checkpoints, key=_place), sorted(writes, key=_place))
+        return Fetched(items, sorted(checkpoints, key=_place), sorted(writes, key=_place))
 
     # --- the registry ---
 
@@ -415,7 +432,7 @@ class _Group:
             await self._link.target.change(partial(_store_registry, rows, current))
 
 
-async def _store(page: _Page, fetched: _Fetched, tx: Tx) -> None:
+async def _store(page: Page, fetched: Fetched, tx: Tx) -> None:
     threads = json.dumps(sorted({entry.key[0] for entry in page.entries}))
     await tx.execute("lock_threads", threads=threads)
     await tx.execute("forget_deleted", threads=threads)
@@ -430,7 +447,7 @@ async def _store_registry(rows: list[RegistryRow], current: list[CurrentRow], tx
     await tx.load("load_current_threads", current)
 
 
-async def _sizes(db: Database, threads: Sequence[str]) -> dict[str, int]:
+async def sizes_of(db: Database, threads: Sequence[str]) -> dict[str, int]:
     rows = await _fetched(db, "thread_sizes", threads=json.dumps(threads))
     return {row[0]: int(row[1]) for row in rows}
 
@@ -442,7 +459,7 @@ async def _fetched(db: Database, query: str, /, **args: Any) -> list[Row]:
     return await db.read(look)
 
 
-async def _narrow(db: Database, threads: Sequence[str], span: _Bounds) -> _Narrow:
+async def narrow(db: Database, threads: Sequence[str], span: Bounds) -> Narrow:
     """The narrow rows of some threads, those of the writes read last: they are as new as their checkpoints."""
     names, args = [], {"threads": json.dumps(threads)}
     for name, bound in zip(("after", "upto"), span, strict=True):
@@ -450,14 +467,14 @@ async def _narrow(db: Database, threads: Sequence[str], span: _Bounds) -> _Narro
             names.append(name)
             args |= {f"{name}_ns": bound[0], f"{name}_id": bound[1]}
     where = f" where {' and '.join(names)}" if names else ""
-    found = _Narrow({}, {})
+    found = Narrow({}, {})
 
     async def look(tx: Tx) -> tuple[list[Row], list[Row]]:
         return await tx.fetch(f"narrow checkpoints{where}", **args), await tx.fetch(f"narrow writes{where}", **args)
 
     checkpoints, writes = await db.read(look)
     for row in checkpoints:
-        found.checkpoints[row[:3]] = _Stamp(*row[3:])
+        found.checkpoints[row[:3]] = Stamp(*row[3:])
     for row in writes:
         one = found.writes.setdefault(row[:3], _Writes())
         one.stamps.add(row[3:6])
@@ -465,19 +482,19 @@ async def _narrow(db: Database, threads: Sequence[str], span: _Bounds) -> _Narro
     return found
 
 
-def _pages(entries: Iterable[_Entry]) -> Iterator[_Page]:
+def pages_of(entries: Iterable[Entry]) -> Iterator[Page]:
     """The entries in pages, threads whole as far as possible."""
-    page = _Page()
+    page = Page()
     for thread in _by_thread(entries):
         if page.entries and page.size + sum(entry.size for entry in thread) > PAGE_BYTES:
             yield page
-            page = _Page()
+            page = Page()
         for entry in thread:
             page.entries.append(entry)
             page.size += entry.size
             if page.is_full:
                 yield page
-                page = _Page()
+                page = Page()
     if page.entries:
         yield page
 
@@ -496,7 +513,7 @@ def _portions(items: Sequence[ItemRow]) -> Iterator[list[ItemRow]]:
         yield portion
 
 
-def _by_thread(entries: Iterable[_Entry]) -> Iterator[list[_Entry]]:
+def _by_thread(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
     for _, group in groupby(entries, key=lambda entry: entry.key[0]):
         yield list(group)
 
@@ -524,6 +541,12 @@ def _hung(row: CheckpointRow, parent_id: str | None) -> CheckpointRow:
     typed = values.unseal(row.checkpoint, values.place("checkpoint", row.checkpoint_id, row.parent_checkpoint_id or ""))
     sealed = values.seal(typed, values.place("checkpoint", row.checkpoint_id, parent_id or ""))
     return row._replace(parent_checkpoint_id=parent_id, checkpoint=sealed)
+
+
+def _has_more(writes: _Writes, stored: _Writes) -> bool:
+    """Whether some writes are news; if the target has others beside them, the run went on there."""
+    places, there = ({row[:2] for row in one.stamps} for one in (writes, stored))
+    return there <= places and not writes.stamps <= stored.stamps
 
 
 def _has_news(row: RegistryRow, stored: RegistryRow | None) -> bool:
