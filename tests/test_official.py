@@ -304,7 +304,7 @@ class TestAdopting:
                 list(saver.list(None))
             assert [query for query in asked if "official" in query] == ["official_tables"]
 
-    @pytest.mark.parametrize("levels", (4, 6, 7, 8, 9, 10))
+    @pytest.mark.parametrize("levels", [4, 6, 7, 8, 9, 10])
     async def test_every_level_of_the_official_schema(self, postgres_uri: str, levels: int) -> None:
         from langgraph.checkpoint.postgres.base import MIGRATIONS
 

@@ -37,10 +37,10 @@ from langgraph_checkpoint_dual.core.official import (
     raw_places_of,
 )
 from langgraph_checkpoint_dual.core.rows import Named, Outcome, Put, PutWrites
-from langgraph_checkpoint_dual.core.store import Store
+from langgraph_checkpoint_dual.core.store import ATTEMPTS, Store
 from langgraph_checkpoint_dual.core.text import escape, unescape
 from langgraph_checkpoint_dual.core.tx import Database, Row, TableGone, Tx
-from langgraph_checkpoint_dual.errors import DecodeError
+from langgraph_checkpoint_dual.errors import CheckpointerError, DecodeError
 
 T = TypeVar("T")
 _CHAIN = 32
@@ -103,14 +103,16 @@ class Adopting:
     async def _whole(
         self, run: Callable[[Callable[[Tx], Awaitable[T]]], Awaitable[T]], work: Callable[[Tx], Awaitable[T]]
     ) -> T:
-        while await self._adoption.look(self._db):
+        for _ in range(ATTEMPTS):
+            if not await self._adoption.look(self._db):
+                return await run(work)
             try:
                 return await run(lambda tx: work(WholeTx(tx, self._store, self._copies)))
             except TableGone:
                 self._adoption.there = False
             except Again:
                 continue
-        return await run(work)
+        raise CheckpointerError(f"the thread could not be copied in {ATTEMPTS} attempts: others kept changing it")
 
 
 class WholeTx:

@@ -16,11 +16,14 @@ WHERE 7 = (
 
 -- name: official_page
 -- A page of checkpoints, latest first, with their pending writes and those of some others.
+-- Which ones, the index tells; what is sorted is narrow.
 WITH page AS (
-    SELECT * FROM "checkpoints"
-    {where}
-    ORDER BY checkpoint_id DESC, thread_id DESC, checkpoint_ns DESC
-    LIMIT :limit
+    SELECT c.* FROM (
+        SELECT rowid AS place FROM "checkpoints"
+        {where}
+        ORDER BY checkpoint_id DESC, thread_id DESC, checkpoint_ns DESC
+        LIMIT :limit
+    ) AS k CROSS JOIN "checkpoints" AS c ON c.rowid = k.place
 ), places AS (
     SELECT thread_id, checkpoint_ns, checkpoint_id FROM page
     UNION ALL
