@@ -40,6 +40,13 @@ class Carrier(Serializer):
             take_failure()
             return Carried(code, data)
 
+    def _revive_json(self, version: int, path: tuple[str, ...], value: dict[str, Any]) -> Any:
+        try:
+            return super()._revive_json(version, path, value)
+        except DecodeError:
+            code, parts = _from_json(value)
+            return Carried(code, self._pack((".".join(path[:-1]), path[-1], *parts)))
+
     def _encoder(self, cls: type) -> wire.Encoder:
         if cls is Carried:
             return lambda value: (wire.READY, ormsgpack.Ext(value.code, value.data))
@@ -53,3 +60,13 @@ def _names_a_type(data: bytes) -> bool:
     except ValueError:
         return False
     return isinstance(parts, list) and len(parts) > 2 and all(isinstance(part, str) for part in parts[:2])
+
+
+def _from_json(value: dict[str, Any]) -> tuple[int, tuple[Any, ...]]:
+    """How an object of langgraph's old JSON format is laid out as an extension value."""
+    args, fields = value.get("args") or [], value.get("kwargs") or {}
+    if isinstance(method := value.get("method"), str) and args:
+        return wire.METHOD, (args[0], method)
+    if fields:
+        return wire.KW_ARGS, (fields,)
+    return (wire.SINGLE_ARG, (args[0],)) if len(args) == 1 else (wire.POS_ARGS, (args,))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import typer
 
 from langgraph_checkpoint_dual.cli import changing, checking, looking, moving, reading
@@ -17,6 +19,9 @@ thread or checkpoint; 4 failed; 130 interrupted.
 app = typer.Typer(name="langgraph-dual", help=_HELP, no_args_is_help=True, pretty_exceptions_enable=False)
 for part in (looking, reading, changing, moving, checking):
     part.declare(app)
+
+for name in ("langgraph_checkpoint_dual", "psycopg.pool"):  # what is wrong is said once, by the error
+    logging.getLogger(name).addHandler(logging.NullHandler())
 
 
 def run() -> None:

@@ -11,7 +11,7 @@ import typer
 from langgraph_checkpoint_dual.cli.commands import Desk, Yes, command, confirm
 from langgraph_checkpoint_dual.cli.looking import ThreadId
 from langgraph_checkpoint_dual.cli.outcomes import NotFound
-from langgraph_checkpoint_dual.cli.output import bytes_of, counting, say, say_json
+from langgraph_checkpoint_dual.cli.output import bytes_of, count, counting, say, say_json
 from langgraph_checkpoint_dual.core import lineage
 from langgraph_checkpoint_dual.core.retention import Removed, Retention
 from langgraph_checkpoint_dual.core.tx import finish
@@ -94,8 +94,8 @@ def prune(
 
 
 def _removed(removed: Removed) -> str:
-    whole = f", and with them {removed.threads:,} whole threads" if removed.threads else ""
-    return f"{removed.checkpoints:,} checkpoints ({bytes_of(removed.bytes)}){whole}"
+    whole = f", with them {count(removed.threads, 'whole thread')}" if removed.threads else ""
+    return f"{count(removed.checkpoints, 'checkpoint')} ({bytes_of(removed.bytes)}){whole}"
 
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from langgraph_checkpoint_dual.cli.commands import Desk, Yes, command, confirm
 from langgraph_checkpoint_dual.cli.outcomes import Code
-from langgraph_checkpoint_dual.cli.output import bytes_of, cell, counting, say, say_json
+from langgraph_checkpoint_dual.cli.output import bytes_of, cell, count, counting, say, say_json
 from langgraph_checkpoint_dual.cli.places import is_postgres, path_of
 from langgraph_checkpoint_dual.core.doctor import Examination, Finding, examine, repair
 from langgraph_checkpoint_dual.core.migrations import migrations_of
@@ -115,11 +115,17 @@ def _migrations(desk: Desk) -> Any:
 
 
 def _show_findings(desk: Desk, found: Examination) -> None:
-    looked = (
-        f"{found.threads:,} threads, {found.checkpoints:,} checkpoints, {found.items:,} items, {found.writes:,} writes"
+    looked = ", ".join(
+        count(number, what)
+        for number, what in (
+            (found.threads, "thread"),
+            (found.checkpoints, "checkpoint"),
+            (found.items, "item"),
+            (found.writes, "pending write"),
+        )
     )
     if found.official:
-        looked += f", and {found.official:,} checkpoints in the official saver's tables"
+        looked += f", and {count(found.official, 'checkpoint')} in the official saver's tables"
     if not found.findings:
         say(cell(f"{desk.shown}: {looked}: no damage found", "green"))
         return
@@ -131,7 +137,7 @@ def _show_findings(desk: Desk, found: Examination) -> None:
             say(Text("  ").append(cell(f"--repair would {finding.repair}{size}", "dim")))
     kinds = Counter(finding.kind for finding in found.findings)
     say(f"\n{looked}")
-    say("found: " + ", ".join(f"{count} × {kind}" for kind, count in kinds.most_common()))
+    say("found: " + ", ".join(f"{number} × {kind}" for kind, number in kinds.most_common()))
 
 
 def _place(finding: Finding) -> Text:

@@ -13,7 +13,7 @@ from rich.tree import Tree
 
 from langgraph_checkpoint_dual.cli.commands import Desk, command
 from langgraph_checkpoint_dual.cli.outcomes import Code, NotFound
-from langgraph_checkpoint_dual.cli.output import bytes_of, cell, moment, safe, say, say_json, table
+from langgraph_checkpoint_dual.cli.output import bytes_of, cell, count, moment, safe, say, say_json, table
 from langgraph_checkpoint_dual.core import comparing, inspecting, lineage, sizes
 from langgraph_checkpoint_dual.core.address import Address, text_key, thread_key
 from langgraph_checkpoint_dual.core.describing import Object, text, to_json
@@ -73,7 +73,7 @@ def threads(
         columns = ("thread", "title", "user", "status", "checkpoints", "updated")
         say(table(columns, [_thread(one) for one in page.threads], numbers=("checkpoints",)))
         more = f"; the next page: --cursor {page.cursor}" if page.cursor else ""
-        say(f"\n{len(page.threads)} of {total} threads{more}")
+        say(f"\n{len(page.threads)} of {count(total, 'thread')}{more}")
     if official:
         say("in the official saver's tables, readable as they are:")
         rows = [(one.thread_id, one.checkpoints, moment(one.updated_at)) for one in official]
@@ -235,10 +235,7 @@ def _show_head(found: Inspected) -> None:
 
 def _size_note(value: Any) -> Text:
     if isinstance(value, (list, dict)) and value:
-        what = "element" if isinstance(value, list) else "entry"
-        return cell(
-            f"  {len(value)} {what if len(value) == 1 else {'element': 'elements', 'entry': 'entries'}[what]}", "dim"
-        )
+        return cell(f"  {count(len(value), 'element' if isinstance(value, list) else 'key')}", "dim")
     return Text()
 
 

@@ -12,7 +12,7 @@ import typer
 from langgraph_checkpoint_dual.cli.commands import Desk, Yes, command, confirm
 from langgraph_checkpoint_dual.cli.looking import Namespace
 from langgraph_checkpoint_dual.cli.outcomes import Code, NotFound
-from langgraph_checkpoint_dual.cli.output import bytes_of, cell, counting, say, say_json
+from langgraph_checkpoint_dual.cli.output import bytes_of, cell, count, counting, say, say_json
 from langgraph_checkpoint_dual.cli.places import is_postgres, masked, opened
 from langgraph_checkpoint_dual.core.describing import MessageReader
 from langgraph_checkpoint_dual.errors import ConfigError
@@ -102,12 +102,12 @@ def _show_move(desk: Desk, report: MoveReport, *, dry_run: bool) -> None:
         return
     did = "would be moved" if dry_run else "moved"
     say(
-        f"{report.checkpoints:,} checkpoints of {report.threads:,} threads and {report.writes:,} pending writes {did}; "
-        f"{report.there:,} checkpoints had been moved before"
+        f"{count(report.checkpoints, 'checkpoint')} of {count(report.threads, 'thread')} and "
+        f"{count(report.writes, 'pending write')} {did}; {count(report.there, 'checkpoint')} had been moved before"
     )
     say(f"{bytes_of(report.bytes_before)} in the official tables, {bytes_of(report.bytes_after)} in ours")
     if report.verified:
-        say(f"{report.verified:,} checkpoints read through both and found equal")
+        say(f"{count(report.verified, 'checkpoint')} read from both and found equal")
     if report.dropped:
         say("the official tables were dropped")
 
@@ -158,18 +158,18 @@ def _export_transcript(desk: Desk, file: Path, threads: list[str], format: str, 
     if len(threads) != 1:
         raise ConfigError("a transcript is of one thread: name it after the file")
     place: Any = {"configurable": {"thread_id": threads[0], "checkpoint_ns": ns}}
-    count = 0
+    written = 0
     with desk.saver(serde=MessageReader()) as saver:
         if saver.get_tuple(place) is None:
             raise NotFound(f"there is no checkpoint of thread {threads[0]!r}")
         with file.open("x", encoding="utf-8", newline="\n") as text:
             for line in transcript(saver, place, format=format, channel=channel):
                 text.write(line)
-                count += 1
+                written += 1
     if desk.as_json:
-        say_json({"file": str(file), "messages": count})
+        say_json({"file": str(file), "messages": written})
     else:
-        say(f"{count} messages of thread {threads[0]} to {file}")
+        say(f"{count(written, 'message')} of thread {threads[0]} to {file}")
 
 
 def _transfer(desk: Desk, source: str, target: str, options: dict[str, Any]) -> None:
@@ -202,14 +202,14 @@ def _show_report(desk: Desk, report: Report, target: str, *, dry_run: bool) -> N
         return
     did = "would be stored" if dry_run else "stored"
     say(
-        f"{report.changed:,} of {report.threads:,} threads, {report.checkpoints:,} checkpoints, "
-        f"{report.writes:,} pending writes ({bytes_of(report.bytes)}) {did} in {masked(target)}"
+        f"{report.changed:,} of {count(report.threads, 'thread')}, {count(report.checkpoints, 'checkpoint')}, "
+        f"{count(report.writes, 'pending write')} ({bytes_of(report.bytes)}) {did} in {masked(target)}"
     )
     say(f"took {report.seconds:.1f} s")
     if report.verified:
-        say(f"{report.verified:,} checkpoints read from both and found equal")
+        say(f"{count(report.verified, 'checkpoint')} read from both and found equal")
     if report.ahead:
-        say(f"{report.ahead:,} threads went on in the target and were left alone")
+        say(f"{count(report.ahead, 'thread')} went on in the target, left alone")
     for label, found in (("conflict", report.conflicts), ("damaged", report.damaged), ("differs", report.differences)):
         for one in found:
             say(cell(f"{label}: {one}", "red"))

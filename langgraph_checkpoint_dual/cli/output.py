@@ -91,6 +91,11 @@ def bytes_of(size: float | None) -> str:
     return f"{size / 1000:.1f} TB"
 
 
+def count(number: int, what: str) -> str:
+    """A number of things for people, such as "1 thread" or "2 threads"."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
 def moment(at: datetime | None) -> str:
     """A time for people: the local one, in the form of ISO 8601."""
     return "" if at is None else at.astimezone().strftime("%Y-%m-%d %H:%M:%S")

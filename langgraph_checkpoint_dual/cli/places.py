@@ -23,6 +23,7 @@ _PATIENCE = 10
 """How many seconds to wait for a server that does not answer."""
 # The password of a URL, and the values of options that hold one: in a URL's query or in libpq's own notation.
 _IN_URL = re.compile(r"(?<=://)(?P<user>[^/@\s]*?):(?P<secret>[^\s]*)@(?=[^@\s]*(?:$|\s|[\"']))")
+_MISTYPED = re.compile(r":/{0,3}[^:/@\s]*:(?P<secret>.+)@")
 _IN_OPTION = re.compile(r"\b(?P<name>password|sslpassword|passwd)\s*=\s*(?P<secret>'(?:\\.|[^'])*'|[^\s&'\"]+)", re.I)
 
 
@@ -35,8 +36,8 @@ def masked(text: str, *secrets: str) -> str:
 
 
 def secrets_of(url: str) -> tuple[str, ...]:
-    """The passwords in a URL or connection string, as they are written and as they are meant."""
-    found = [match["secret"] for pattern in (_IN_URL, _IN_OPTION) for match in pattern.finditer(url)]
+    """The passwords in a URL or connection string, as they are written and as they are meant; mistyped ones too."""
+    found = [match["secret"] for pattern in (_IN_URL, _IN_OPTION, _MISTYPED) for match in pattern.finditer(url)]
     return tuple(one for secret in found for one in (secret, unquote(secret), secret.strip("'")) if len(one) > 1)
 
 

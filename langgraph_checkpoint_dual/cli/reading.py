@@ -10,7 +10,7 @@ from rich.text import Text
 from langgraph_checkpoint_dual.cli.commands import Desk, command
 from langgraph_checkpoint_dual.cli.looking import Namespace, ThreadId
 from langgraph_checkpoint_dual.cli.outcomes import Code, NotFound
-from langgraph_checkpoint_dual.cli.output import bytes_of, cell, counting, moment, say, say_json, table
+from langgraph_checkpoint_dual.cli.output import bytes_of, cell, count, counting, moment, say, say_json, table
 from langgraph_checkpoint_dual.conversation import Conversation, ConversationStats, StoredMessage
 from langgraph_checkpoint_dual.core.describing import MessageReader, Object, text, to_json
 from langgraph_checkpoint_dual.core.searching import SearchHit, SearchPage
@@ -63,7 +63,7 @@ def messages(
         _show(one)
     shown = f"{page[0].idx} to {page[-1].idx}" if page else "none"
     older = f"; older ones: --before {page[0].idx}" if page and page[0].idx else ""
-    say(cell(f"{shown} of {total} messages{older}", "dim"))
+    say(cell(f"{shown} of {count(total, 'message')}{older}", "dim"))
 
 
 def _page(found: Conversation, limit: int, before: int | None, after: int | None) -> list[StoredMessage]:
@@ -146,7 +146,7 @@ def search(
         say_json({"added": added, "hits": hits, "cursor": page and page.cursor})
     else:
         if added is not None:
-            say(f"{added:,} messages added to the index")
+            say(f"{count(added, 'message')} added to the index")
         if page is not None:
             _show_hits(page)
     if page is not None and not page.hits:

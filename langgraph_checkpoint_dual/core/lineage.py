@@ -132,21 +132,31 @@ def _of_type(cls: type, value: Any) -> Any:
 
 
 def grown(found: Iterable[Step]) -> list[Line]:
-    """The tree of some checkpoints of a thread: the lines that hang on nothing among them, oldest first."""
+    """The tree of some checkpoints of a thread: the lines that hang on nothing among them, oldest first.
+
+    A line goes on towards the latest of the checkpoints that descend from it; what else began on it are forks.
+    """
     nodes = {(one.checkpoint_ns, one.checkpoint_id): Node(one) for one in found}
+    places = sorted(nodes, key=lambda place: place[1])
+    latest = {place: place[1] for place in places}
+    for ns, checkpoint_id in reversed(places):
+        parent = (ns, nodes[ns, checkpoint_id].step.parent_id or "")
+        if parent in nodes:
+            latest[parent] = max(latest[parent], latest[ns, checkpoint_id])
     children: dict[tuple[str, str | None], list[Node]] = {}
-    for (ns, _), node in sorted(nodes.items(), key=lambda entry: entry[0][1]):
-        parent = node.step.parent_id
-        children.setdefault((ns, parent if (ns, parent) in nodes else None), []).append(node)
+    for ns, checkpoint_id in sorted(places, key=lambda place: latest[place]):
+        parent_id = nodes[ns, checkpoint_id].step.parent_id
+        key = (ns, parent_id if (ns, parent_id or "") in nodes else None)
+        children.setdefault(key, []).append(nodes[ns, checkpoint_id])
     lines = []
-    for (ns, parent), starts in children.items():
-        if parent is None:
+    for (ns, parent_id), starts in children.items():
+        if parent_id is None:
             lines += [_line(ns, start, children) for start in starts]
     return _with_calls(lines, nodes)
 
 
 def _line(ns: str, start: Node, children: Mapping[tuple[str, str | None], Sequence[Node]]) -> Line:
-    """The line from a checkpoint on: it goes on to the latest child, the others are forks."""
+    """The line from a checkpoint on, with its forks."""
     line = Line(ns, [start])
     pending = [line]
     while pending:
