@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from datetime import timedelta
 
 from langgraph_checkpoint_dual import CheckpointerConfig, Retention
@@ -34,7 +35,7 @@ def days(text: str) -> timedelta:
     return timedelta(days=float(text))
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Apply a retention policy to the database of CHECKPOINTER_URL.")
     parser.add_argument("--keep-last", type=int, metavar="N", help="checkpoints to keep of each thread and namespace")
     parser.add_argument("--max-age-days", type=days, metavar="DAYS", help="let older checkpoints go")
@@ -43,7 +44,7 @@ def main() -> int:
     )
     parser.add_argument("--dry-run", action="store_true", help="only say what would go")
     parser.add_argument("--vacuum", action="store_true", help="give the space back to the disk")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     try:
         policy = Retention(given.keep_last, given.max_age_days, given.max_idle_days)
         with CheckpointerConfig().create() as saver:

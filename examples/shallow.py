@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import operator
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from langchain_core.runnables import RunnableConfig
@@ -45,12 +46,12 @@ def build(saver: SqliteSaver | PostgresSaver) -> CompiledStateGraph[Any, Any, An
     return outer.compile(checkpointer=saver)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("order", "answer"))
     parser.add_argument("text")
     parser.add_argument("--db", default="sqlite:///orders.db")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     with open_saver(given.db, history="latest") as saver:
         graph = build(saver)
         answered = Command(resume=given.text) if given.what == "answer" else {"wanted": given.text}

@@ -61,6 +61,7 @@ class CheckpointerConfig(BaseSettings):
     fence: bool = Field(False, description="of two runs on one thread let one win each step")
     late: Literal["drop", "raise"] = Field("drop", description="what becomes of puts to threads that were deleted")
     adopt: bool = Field(True, description="read the threads that the official saver has left")
+    search: bool = Field(False, description="index the words of messages, so that they can be searched")
     timeout: float = Field(30.0, ge=0, description="seconds to wait for a lock, or for a connection of the pool")
     synchronous: Literal["EXTRA", "FULL", "NORMAL", "OFF"] = Field("FULL", description="SQLite's setting of this name")
     min_size: int = Field(1, ge=0, description="Postgres: connections of the pool at least")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pty
 import re
@@ -13,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, urlencode
 
 import pytest
@@ -199,45 +201,83 @@ def run(script: str, folder: Path, *arguments: str, **more: str) -> str:
     return done.stdout
 
 
+def imported(script: str) -> Any:
+    """An example as a module."""
+    found = importlib.util.spec_from_file_location(f"examples_{script.removesuffix('.py')}", EXAMPLES / script)
+    assert found is not None
+    assert found.loader is not None
+    module = sys.modules[found.name] = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
 def as_url(postgres_uri: str) -> str:
     return "postgresql://?" + urlencode(conninfo_to_dict(postgres_uri), quote_via=quote)
 
 
+def test_shallow_mode_stores_the_latest_state_only(tmp_path: Path) -> None:
+    assert run("shallow.py", tmp_path, "order", "a pizza") == "Order a pizza?\n2 checkpoints are stored\n"
+    assert run("shallow.py", tmp_path, "answer", "no") == "a pizza: refused\n1 checkpoints are stored\n"
+
+
+def test_shallow_mode_on_postgres(postgres_uri: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main = imported("shallow.py").main
+    for _ in range(2):
+        main(["order", "soup", "--db", as_url(postgres_uri)])
+        main(["answer", "yes", "--db", as_url(postgres_uri)])
+    printed = capsys.readouterr().out
+    assert printed == 2 * "Order soup?\n2 checkpoints are stored\nsoup: ordered\n1 checkpoints are stored\n"
+
+
 @pytest.mark.parametrize("backend", ["sqlite", "postgres"])
-def test_shallow_mode_stores_the_latest_state_only(tmp_path: Path, backend: str, postgres_uri: str) -> None:
-    more = ("--db", as_url(postgres_uri)) if backend == "postgres" else ()
-    for number in range(2):
-        asked = run("shallow.py", tmp_path, "order", f"pizza {number}", *more)
-        assert asked == f"Order pizza {number}?\n2 checkpoints are stored\n"
-        answered = run("shallow.py", tmp_path, "answer", "yes" if number else "no", *more)
-        assert answered == f"pizza {number}: {'ordered' if number else 'refused'}\n1 checkpoints are stored\n"
+def test_conversations_without_a_graph(
+    tmp_path: Path, backend: str, postgres_uri: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    database = as_url(postgres_uri) if backend == "postgres" else f"sqlite:///{tmp_path}/conversations.db"
+    main = imported("conversations.py").main
+
+    def does(*command: str) -> str:
+        main([*command, "--db", database])
+        return capsys.readouterr().out
+
+    does("new", "ada", "Plans for Rome")
+    does("say", "ada", "Where shall we stay?")
+    does("answer", "ada", "Near the river.")
+    does("new", "ada", "Recipes")
+    does("say", "bob", "By the river, please")
+    assert does("list", "ada") == "1* Recipes\n2  Plans for Rome\n"
+    does("switch", "ada", "2")
+    assert does("show", "ada") == "human: Where shall we stay?\nai: Near the river.\n"
+    assert does("find", "ada", "river") == "Plans for Rome, 2: Near the **river**.\n"
+    assert does("stats", "ada") == ("Recipes: 0 messages (none yet)\nPlans for Rome: 2 messages (1 ai, 1 human)\n")
+    does("delete", "ada", "2")
+    assert does("list", "ada") == "1  Recipes\n"
+    assert does("find", "ada", "river") == ""
+    with pytest.raises(SystemExit, match="begin one with"):
+        does("show", "ada")
+    assert run("conversations.py", tmp_path, "list", "bob", "--db", database) == "1* By the river, please\n"
 
 
-def test_nightly_retention(tmp_path: Path) -> None:
-    for user in ("alice", "bob"):
-        with chat(tmp_path, user) as terminal:
-            terminal.read_until(f"{user}> ")
-            for number in range(3):
-                ask(terminal, user, f"sentence {number}")
-            assert terminal.end() == 0
-    place = {"CHECKPOINTER_URL": "sqlite:///chats.db"}
-    would_go = run("retention.py", tmp_path, "--keep-last", "2", "--dry-run", **place)
-    found = re.fullmatch(r"would go: 0 threads, 14 checkpoints, (\d+) bytes\n", would_go)
+def test_nightly_retention(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with chat(tmp_path, "alice") as terminal:
+        terminal.read_until("alice> ")
+        for number in range(3):
+            ask(terminal, "alice", f"sentence {number}")
+        assert terminal.end() == 0
+    monkeypatch.setenv("CHECKPOINTER_URL", f"sqlite:///{tmp_path}/chats.db")
+    main = imported("retention.py").main
+
+    assert main(["--keep-last", "2", "--dry-run"]) == 0
+    found = re.fullmatch(r"would go: 0 threads, 7 checkpoints, (\d+) bytes\n", capsys.readouterr().out)
     assert found
-    gone = run("retention.py", tmp_path, "--keep-last", "2", "--vacuum", **place)
-    assert gone.startswith(f"gone: 0 threads, 14 checkpoints, {found[1]} bytes\ngiven back: ")
+    gone = run("retention.py", tmp_path, "--keep-last", "2", "--vacuum")
+    assert gone.startswith(f"gone: 0 threads, 7 checkpoints, {found[1]} bytes\ngiven back: ")
     with chat(tmp_path, "alice") as terminal:
         assert "alice: sentence 0\n" in terminal.read_until("alice> "), "the conversation itself is all there"
-    deleted = run("retention.py", tmp_path, "--max-idle-days", "0", **place)
-    assert deleted.startswith("gone: 2 threads, 4 checkpoints, ")
-    failed = subprocess.run(
-        [sys.executable, EXAMPLES / "retention.py"],
-        env=environment(**place),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (failed.returncode, failed.stderr) == (1, "a Retention needs a rule: keep_last, max_age or max_idle\n")
+    assert main(["--max-idle-days", "0"]) == 0
+    assert capsys.readouterr().out.startswith("gone: 1 threads, 2 checkpoints, ")
+    assert main([]) == 1
+    assert capsys.readouterr().err == "a Retention needs a rule: keep_last, max_age or max_idle\n"
 
 
 def test_a_model_that_is_not_installed_is_explained(tmp_path: Path) -> None:
