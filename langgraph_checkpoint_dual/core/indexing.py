@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -25,7 +26,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph_checkpoint_dual.core import values
 from langgraph_checkpoint_dual.core.rows import ItemRow, Named, Outcome, Put, PutWrites, SearchRow
 from langgraph_checkpoint_dual.core.text import escape
-from langgraph_checkpoint_dual.core.tx import Database, Row, Tx, stored
+from langgraph_checkpoint_dual.core.tx import Database, Row, Tx
 from langgraph_checkpoint_dual.core.words import indexed
 from langgraph_checkpoint_dual.errors import CheckpointerError
 
@@ -51,6 +52,11 @@ class Index:
         mine = [item for item in items if item.channel == channel and not item.checkpoint_ns]
         found = [SearchRow(*item[:5], words_of_item(serde, item.data)) for item in mine]
         return [row for row in found if row.words]
+
+    def with_words(self, serde: SerializerProtocol, addition: Put) -> Put:
+        """A checkpoint with the words of its new messages."""
+        words = self.rows(serde, addition.items)
+        return replace(addition, words=words) if words else addition
 
     async def make_ready(self, db: Database) -> None:
         """Make the tables, once."""
@@ -101,25 +107,13 @@ class Indexing:
 
     async def append(self, addition: Put | PutWrites) -> Outcome:
         await self._index.make_ready(self._db)
-        if isinstance(addition, PutWrites):
-            return await self._db.append(addition)
-        rows = await self._db.compute(sum(len(item.data) for item in addition.items), partial(self._rows, addition))
-        if not rows:
-            return await self._db.append(addition)
-
-        async def insert(tx: Tx) -> Outcome:
-            outcome = await tx.insert(addition)
-            if outcome is Outcome.STORED:
-                await tx.load("load_search", rows)
-            return outcome
-
-        return await stored(self._db.change, insert)
+        if isinstance(addition, Put):
+            weight = sum(len(item.data) for item in addition.items)
+            addition = await self._db.compute(weight, partial(self._index.with_words, self._serde, addition))
+        return await self._db.append(addition)
 
     async def compute(self, weight: int, work: Callable[[], T]) -> T:
         return await self._db.compute(weight, work)
-
-    def _rows(self, addition: Put) -> list[SearchRow]:
-        return self._index.rows(self._serde, addition.items)
 
 
 class IndexingTx:
@@ -138,18 +132,14 @@ class IndexingTx:
 
     async def load(self, query: str, rows: Sequence[Named], /) -> None:
         await self._tx.load(query, rows)
-        await self._add([row for row in rows if isinstance(row, ItemRow)])
+        words = self._index.rows(self._serde, [row for row in rows if isinstance(row, ItemRow)])
+        if words:
+            await self._tx.load("load_search", words)
 
     async def compute(self, weight: int, work: Callable[[], T]) -> T:
         return await self._tx.compute(weight, work)
 
     async def insert(self, addition: Put | PutWrites) -> Outcome:
-        outcome = await self._tx.insert(addition)
-        if outcome is Outcome.STORED and isinstance(addition, Put):
-            await self._add(addition.items)
-        return outcome
-
-    async def _add(self, items: Sequence[ItemRow]) -> None:
-        rows = self._index.rows(self._serde, items)
-        if rows:
-            await self._tx.load("load_search", rows)
+        if isinstance(addition, Put):
+            addition = self._index.with_words(self._serde, addition)
+        return await self._tx.insert(addition)

@@ -109,12 +109,13 @@ class Guard(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """A checkpoint with the items that it is the first to use, and what it tells the registry of threads."""
+    """A checkpoint with the items that it is the first to use, their words, and what it tells the registry."""
 
     row: CheckpointRow
     items: list[ItemRow] = field(default_factory=list)
     guard: Guard | None = None
     thread: ThreadRow | None = None
+    words: list[SearchRow] = field(default_factory=list)
 
     @property
     def thread_id(self) -> str:

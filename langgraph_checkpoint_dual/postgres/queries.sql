@@ -76,7 +76,11 @@ locked AS MATERIALIZED (
 
 -- name: put
 -- New checkpoints with their items, all or none of each; an item whose number is taken fails the statement.
-WITH {+allowed}, added AS MATERIALIZED (
+WITH {+allowed}, {+put_rows}
+SELECT place - 1 FROM added
+
+-- name: put_rows
+added AS MATERIALIZED (
     SELECT p.*
     FROM unnest(
         :thread_id::text[], :checkpoint_ns::text[], :checkpoint_id::text[], :parent_checkpoint_id::text[],
@@ -115,7 +119,6 @@ WITH {+allowed}, added AS MATERIALIZED (
         updated_at = greatest(t.updated_at, excluded.updated_at), user_id = coalesce(excluded.user_id, t.user_id),
         title = coalesce(excluded.title, t.title), run_metadata = excluded.run_metadata
 )
-SELECT place - 1 FROM added
 
 -- name: put_writes
 -- Pending writes, all or none of each task's. Rows that are there stay, or are replaced.

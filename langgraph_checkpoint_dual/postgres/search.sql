@@ -28,13 +28,29 @@ CREATE INDEX {search_index} ON {search} USING gin (words)
 -- name: any_item
 SELECT 1 FROM {items} LIMIT 1
 
--- name: load_search
--- The words become lexemes as they are, past every parser and dictionary. An item that is being removed is left out.
-INSERT INTO {search} (thread_id, checkpoint_ns, channel, seq, added_at, words)
-SELECT i.thread_id, i.checkpoint_ns, i.channel, i.seq, i.added_at, (
+-- name: put_with_words
+-- As `put`, with the words of messages among the items.
+WITH {+allowed}, {+put_rows}, new_words AS (
+    INSERT INTO {search} (thread_id, checkpoint_ns, channel, seq, added_at, words)
+    SELECT added.thread_id, added.checkpoint_ns, r.channel, r.seq, r.added_at, {+lexemes}
+    FROM unnest(
+        :word_place::bigint[], :word_channel::text[], :word_seq::bigint[], :word_added_at::bigint[], :words::text[]
+    ) AS r (place, channel, seq, added_at, words)
+    JOIN added ON added.place = r.place
+)
+SELECT place - 1 FROM added
+
+-- name: lexemes
+-- The words become lexemes as they are, past every parser and dictionary.
+(
     SELECT CAST(string_agg('''' || w.word || ''':' || w.place, ' ') AS tsvector)
     FROM unnest(string_to_array(r.words, ' ')) WITH ORDINALITY AS w (word, place)
 )
+
+-- name: load_search
+-- An item that is being removed is left out.
+INSERT INTO {search} (thread_id, checkpoint_ns, channel, seq, added_at, words)
+SELECT i.thread_id, i.checkpoint_ns, i.channel, i.seq, i.added_at, {+lexemes}
 FROM unnest(
     :thread_id::text[], :checkpoint_ns::text[], :channel::text[], :seq::bigint[], :added_at::bigint[], :words::text[]
 ) AS r (thread_id, checkpoint_ns, channel, seq, added_at, words)

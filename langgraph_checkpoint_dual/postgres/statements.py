@@ -106,7 +106,10 @@ def _of_puts(puts: list[tuple[int, Put]]) -> Statement:
     args.update(columns(_ITEM_COLUMNS, items))
     args.update(columns(_THREAD_COLUMNS, [put.thread[1:] if put.thread else _NO_THREAD for _, put in puts]))
     args.update(_guards([put.guard for _, put in puts]))
-    return Statement("put", args, [at for at, _ in puts])
+    words = [(place, *row[2:]) for place, (_, put) in enumerate(puts, 1) for row in put.words]
+    if words:
+        args.update(columns(_WORD_COLUMNS, words))
+    return Statement("put_with_words" if words else "put", args, [at for at, _ in puts])
 
 
 def _of_writes(writes: list[tuple[int, PutWrites]]) -> Statement:
@@ -131,6 +134,7 @@ def of_rows(rows: Sequence[Named]) -> dict[str, Any]:
 
 
 _ITEM_COLUMNS = ("item_place", "item_channel", "item_seq", "item_added_at", "item_checksum", "item_data")
+_WORD_COLUMNS = ("word_place", "word_channel", "word_seq", "word_added_at", "words")
 _WRITE_COLUMNS = ("write_place", "task_id", "idx", "task_path", "channel", "data", "replace")
 _THREAD_COLUMNS = ("at", "user_id", "title", "run_metadata")
 _NO_GUARD = ("", "", b"")

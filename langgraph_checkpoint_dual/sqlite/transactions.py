@@ -61,6 +61,8 @@ class SqliteTx:
             self._many("insert_item", addition.items)
         except sqlite3.IntegrityError:
             return Outcome.SEQ_TAKEN
+        if addition.words:
+            self._many("load_search", addition.words)
         self._many("insert_checkpoint", [addition.row])
         if addition.thread is not None:
             self._many("touch_thread", [addition.thread])
