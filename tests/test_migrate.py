@@ -234,6 +234,34 @@ async def test_runs_go_on_meanwhile(kind: Kind, golden: str) -> None:
 
 
 @pytest.mark.parametrize("kind", BLOCKING, ids=str)
+async def test_what_the_official_saver_acknowledges_meanwhile_is_brought_over(kind: Kind, golden: str) -> None:
+    multiply(kind, golden, 3)
+    acknowledged = []
+    async with opened(kind.official, golden) as other, opened(kind.ours, golden, serde=serde()) as saver:
+        moving = asyncio.create_task(asyncio.to_thread(_move_again_and_again, saver, 4))
+        while not moving.done() or len(acknowledged) < 20:
+            thread_id = random.choice(["chat", "2 of chat", "new"])
+            at = await asyncio.to_thread(other.get_tuple, config(thread_id))
+            made = checkpoint({"topic": f"theirs {len(acknowledged)}"})
+            stored = await asyncio.to_thread(
+                other.put, at.config if at else config(thread_id), made, metadata(), made["channel_versions"]
+            )
+            await asyncio.to_thread(other.put_writes, stored, [("topic", len(acknowledged))], "task", "path")
+            acknowledged.append((stored, len(acknowledged)))
+        await moving
+        assert migrate(saver, drop=True).dropped
+        for stored, number in acknowledged:
+            found = saver.get_tuple(stored)
+            assert found.checkpoint["channel_values"] == {"topic": f"theirs {number}"}
+            assert found.pending_writes == [("task", "topic", number)]
+
+
+def _move_again_and_again(saver: Any, times: int) -> None:
+    for _ in range(times):
+        migrate(saver)
+
+
+@pytest.mark.parametrize("kind", BLOCKING, ids=str)
 async def test_several_at_once_share_the_work(kind: Kind, golden: str) -> None:
     total = multiply(kind, golden, 6)
     savers = [kind.ours(golden, serde=serde()) for _ in range(3)]
