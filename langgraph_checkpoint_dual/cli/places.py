@@ -19,6 +19,7 @@ from langgraph_checkpoint_dual.opening import target
 from langgraph_checkpoint_dual.saver import Saver
 
 _COVERED = "***"
+_NO_PATH, _URL = re.compile(r"(?!file:)\w{2,}:/"), re.compile(r"\w[\w+.-]*://")
 _PATIENCE = 10
 """How many seconds to wait for a server that does not answer."""
 # The password of a URL, and the values of options that hold one: in a URL's query or in libpq's own notation.
@@ -76,6 +77,10 @@ def opened(
     Raises:
         NotFound: if there are no checkpoints of either kind, and nothing may be made.
     """
+    if _NO_PATH.match(url) and not _URL.match(url):
+        raise ConfigError(
+            f"{masked(url, *secrets_of(url))!r} is neither a URL nor a path: two slashes follow the colon"
+        )
     on_postgres = is_postgres(url)
     if schema is not None and not on_postgres:
         raise ConfigError("--schema is for Postgres; a SQLite database has none")
