@@ -178,7 +178,7 @@ PLAYS: dict[str, tuple[Callable[[Any], Any], Callable[[Session], Awaitable[None]
 }
 
 
-WAYS = [("sqlite", "blocking", how) for how in ("sync", "async", "exit")] + [("postgres-aio", "async", "async")]
+WAYS = [("sqlite", "blocking", "exit"), ("sqlite-aio", "async", "async"), ("postgres-aio", "async", "sync")]
 
 
 def kind_of(name: str) -> Kind:
@@ -224,7 +224,7 @@ class TestLatest:
         self, play: str, way: tuple[str, str, str], request: pytest.FixtureRequest
     ) -> None:
         name, face, durability = way
-        database = request.getfixturevalue("sqlite_path" if name == "sqlite" else "postgres_uri")
+        database = request.getfixturevalue("postgres_uri" if "postgres" in name else "sqlite_path")
         build, steps = PLAYS[play]
         records = []
         for history in ("all", "latest"):
