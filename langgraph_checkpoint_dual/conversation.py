@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, cast
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, TypeVar, cast
 
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
@@ -16,6 +16,9 @@ from langgraph_checkpoint_dual.core.indexing import Index
 from langgraph_checkpoint_dual.core.searching import MARKS, SearchPage
 from langgraph_checkpoint_dual.core.store import Store
 from langgraph_checkpoint_dual.core.tx import Database, finish
+from langgraph_checkpoint_dual.observing import Observer
+
+T = TypeVar("T")
 
 __all__ = ["Conversation", "ConversationStats", "StoredMessage"]
 
@@ -35,10 +38,16 @@ class Conversation:
         config: RunnableConfig,
         view: View,
         next_version: Callable[[Any, None], Any],
-        index: Index | None = None,
+        index: Index | None,
+        observer: Observer,
+        system: str,
     ) -> None:
         self._store, self._blocking, self._looping = store, blocking, looping
         self._config, self._view, self._next_version, self._index = config, view, next_version, index
+        self._observer, self._system = observer, system
+
+    def _seen(self, work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
+        return self._observer.observed(self._system, self._config, work)
 
     def page(
         self,
@@ -73,17 +82,19 @@ class Conversation:
     async def _page(
         self, db: Database, limit: int, before_idx: int | None, after_idx: int | None, reverse: bool
     ) -> list[StoredMessage]:
-        return await conversations.page(
-            self._store, db, self._view, limit=limit, before_idx=before_idx, after_idx=after_idx, reverse=reverse
+        return await self._seen(
+            conversations.messages_page(
+                self._store, db, self._view, limit=limit, before_idx=before_idx, after_idx=after_idx, reverse=reverse
+            )
         )
 
     def last(self, n: int) -> list[BaseMessage]:
         """The last `n` messages in their order, as a model takes them."""
-        return finish(conversations.last(self._store, self._blocking, self._view, n))
+        return finish(self._seen(conversations.messages_last(self._store, self._blocking, self._view, n)))
 
     async def alast(self, n: int) -> list[BaseMessage]:
         """As `last`."""
-        return await conversations.last(self._store, self._looping, self._view, n)
+        return await self._seen(conversations.messages_last(self._store, self._looping, self._view, n))
 
     def window(
         self,
@@ -124,31 +135,33 @@ class Conversation:
     async def _window(
         self, db: Database, max_tokens: int, count_tokens: CountTokens | None, keep_system: bool, start_on: str | None
     ) -> list[BaseMessage]:
-        return await conversations.window(
-            self._store,
-            db,
-            self._view,
-            max_tokens=max_tokens,
-            count_tokens=count_tokens,
-            keep_system=keep_system,
-            start_on=start_on,
+        return await self._seen(
+            conversations.messages_window(
+                self._store,
+                db,
+                self._view,
+                max_tokens=max_tokens,
+                count_tokens=count_tokens,
+                keep_system=keep_system,
+                start_on=start_on,
+            )
         )
 
     def count(self) -> int:
         """How many messages there are."""
-        return finish(conversations.count(self._store, self._blocking, self._view))
+        return finish(self._seen(conversations.messages_count(self._store, self._blocking, self._view)))
 
     async def acount(self) -> int:
         """As `count`."""
-        return await conversations.count(self._store, self._looping, self._view)
+        return await self._seen(conversations.messages_count(self._store, self._looping, self._view))
 
     def stats(self) -> ConversationStats:
         """Messages by role, tokens as the models counted them, times and size. It reads all messages, in pages."""
-        return finish(conversations.stats(self._store, self._blocking, self._view))
+        return finish(self._seen(conversations.messages_stats(self._store, self._blocking, self._view)))
 
     async def astats(self) -> ConversationStats:
         """As `stats`."""
-        return await conversations.stats(self._store, self._looping, self._view)
+        return await self._seen(conversations.messages_stats(self._store, self._looping, self._view))
 
     def search(
         self, query: str, *, limit: int = 20, cursor: str | None = None, marks: tuple[str, str] = MARKS
@@ -171,7 +184,9 @@ class Conversation:
     ) -> SearchPage:
         index = searching.enabled(self._index)
         scope = searching.scope_of(index, self._view)
-        return await searching.search(self._store, db, index, query, scope, limit=limit, cursor=cursor, marks=marks)
+        return await self._seen(
+            searching.search_messages(self._store, db, index, query, scope, limit=limit, cursor=cursor, marks=marks)
+        )
 
     def append(self, messages: Any) -> RunnableConfig:
         """Add messages without running a graph, as a checkpoint that a graph with this saver goes on from.
@@ -198,7 +213,9 @@ class Conversation:
         return await self._append(self._looping, messages)
 
     async def _append(self, db: Database, messages: Any) -> RunnableConfig:
-        return await appending.append(self._store, db, self._view, self._config, messages, self._next_version)
+        return await self._seen(
+            appending.append_messages(self._store, db, self._view, self._config, messages, self._next_version)
+        )
 
 
 def view_of(

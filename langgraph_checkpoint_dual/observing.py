@@ -24,7 +24,10 @@ from langgraph_checkpoint_dual.errors import CheckpointerError, DeletedError, En
 T = TypeVar("T")
 _log = logging.getLogger("langgraph_checkpoint_dual.operations")
 _NAMES = {"page": "list", "delta_history": "get_delta_channel_history"}
-_READS = {"get_tuple", "list", "get_delta_channel_history"}
+_READS = {
+    "get_tuple", "list", "get_delta_channel_history", "search_messages",
+    "messages_page", "messages_last", "messages_window", "messages_count", "messages_stats",
+}  # fmt: skip
 
 
 class Operation:

@@ -133,7 +133,15 @@ class Saver(BaseCheckpointSaver[str]):
         """
         config, view = view_of(thread_id, channel, checkpoint_id, reducer)
         return Conversation(
-            self._store, self._whole_blocking, self._whole_looping, config, view, self.get_next_version, self._index
+            self._store,
+            self._whole_blocking,
+            self._whole_looping,
+            config,
+            view,
+            self.get_next_version,
+            self._index,
+            self._observer,
+            self._system,
         )
 
     def search(
@@ -187,7 +195,10 @@ class Saver(BaseCheckpointSaver[str]):
     ) -> SearchPage:
         scope = searching.scope(user_id, thread_id)
         index = searching.enabled(self._index)
-        return await searching.search(self._store, db, index, query, scope, limit=limit, cursor=cursor, marks=marks)
+        return await self._seen(
+            thread_id,
+            searching.search_messages(self._store, db, index, query, scope, limit=limit, cursor=cursor, marks=marks),
+        )
 
     def rebuild_search(self, *, clear: bool = False, on_progress: Callable[[int, int], object] | None = None) -> int:
         """Index what is not indexed: what was stored before the saver had `search=True`, or by one without it.
@@ -214,7 +225,8 @@ class Saver(BaseCheckpointSaver[str]):
 
     async def _rebuild_search(self, db: Database, clear: bool, on_progress: Callable[[int, int], object] | None) -> int:
         index = searching.enabled(self._index)
-        return await searching.rebuild(self._store, db, index, clear=clear, on_progress=on_progress)
+        work = searching.rebuild_search(self._store, db, index, clear=clear, on_progress=on_progress)
+        return await self._seen(None, work)
 
     def _seen(self, subject: Any, work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
         return self._observer.observed(self._system, subject, work)

@@ -90,7 +90,7 @@ class _Edit(NamedTuple):
     """Whether a delta channel is stored whole."""
 
 
-async def append(
+async def append_messages(
     store: Store, db: Database, view: View, config: RunnableConfig, given: Any, next_version: NextVersion
 ) -> RunnableConfig:
     """Add messages after the view's checkpoint. Returns the config of the new one.

@@ -106,7 +106,7 @@ class Source(Protocol):
         ...
 
 
-async def page(
+async def messages_page(
     store: Store,
     db: Reads,
     view: View,
@@ -134,7 +134,7 @@ async def page(
     return await unless_lost(read)
 
 
-async def last(store: Store, db: Reads, view: View, number: int) -> list[BaseMessage]:
+async def messages_last(store: Store, db: Reads, view: View, number: int) -> list[BaseMessage]:
     """The last messages, in their order.
 
     Raises:
@@ -149,12 +149,12 @@ async def last(store: Store, db: Reads, view: View, number: int) -> list[BaseMes
     return await unless_lost(read)
 
 
-async def count(store: Store, db: Reads, view: View) -> int:
+async def messages_count(store: Store, db: Reads, view: View) -> int:
     """How many messages there are."""
     return (await unless_lost(lambda: opened(store, db, view))).count
 
 
-async def window(
+async def messages_window(
     store: Store,
     db: Reads,
     view: View,
@@ -193,7 +193,7 @@ async def window(
     return await unless_lost(read)
 
 
-async def stats(store: Store, db: Reads, view: View) -> ConversationStats:
+async def messages_stats(store: Store, db: Reads, view: View) -> ConversationStats:
     """Figures of all messages, which are read in pages: memory stays constant."""
 
     async def read() -> ConversationStats:

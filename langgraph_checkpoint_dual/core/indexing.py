@@ -8,7 +8,7 @@ The contract:
    once, where it is stored; who copies items copies their words.
 3. The database itself takes the words away with their item, whoever removes it (`search.sql`).
 4. The tables are made when they are first needed. What was stored before that, or by a saver without `search=True`, is
-   indexed by `core/searching.py`'s `rebuild`.
+   indexed by `core/searching.py`'s `rebuild_search`.
 """
 
 from __future__ import annotations

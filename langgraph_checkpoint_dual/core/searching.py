@@ -85,7 +85,7 @@ class _Found(NamedTuple):
     piece: Loaded
 
 
-async def search(
+async def search_messages(
     store: Store,
     db: Database,
     index: Index,
@@ -284,7 +284,7 @@ def _offset(cursor: str) -> int:
 # --- What is not indexed yet ---
 
 
-async def rebuild(
+async def rebuild_search(
     store: Store,
     db: Database,
     index: Index,
