@@ -66,7 +66,7 @@ CREATE INDEX {threads_updated} ON {threads} (updated_at, thread_id);
 
 CREATE INDEX {threads_created} ON {threads} (created_at, thread_id);
 
-CREATE INDEX {threads_user} ON {threads} (user_id, updated_at, thread_id);
+CREATE INDEX {threads_user} ON {threads} (user_id, updated_at, thread_id) WHERE user_id IS NOT NULL;
 
 -- Which threads may be interrupted or failed, for listing them by status.
 CREATE INDEX {writes_status} ON {writes} (thread_id)
