@@ -336,7 +336,7 @@ async def copy(mover: Mover, tx: Tx) -> None:
     while places:
         batch, places = places[:size], places[size:]
         found = await mover.fetch(batch, tx)
-        additions = mover.plan(found)
+        additions = await tx.compute(found.weight, partial(mover.plan, found))
         if mover.damaged:
             raise DecodeError(f"the thread cannot be copied: {mover.damaged[0]}")
         try:
