@@ -83,11 +83,11 @@ def prune(
     with desk.saver(look=False) as saver:
         _check_there(saver, threads or [])
         where: Any = {"thread_ids": threads or None, "user_id": user}
-        removed = saver.retain(policy, **where, dry_run=True, progress=None)
+        removed = saver.retain(policy, **where, dry_run=True, on_progress=None)
         if removed.checkpoints and not dry_run:
             confirm(f"Remove {_removed(removed)} from {desk.shown}?", yes=yes)
             with counting("pruning") as update:
-                removed = saver.retain(policy, **where, progress=lambda now: update(now.done, now.total))
+                removed = saver.retain(policy, **where, on_progress=lambda now: update(now.done, now.total))
     did = "would go" if dry_run else "removed"
     freed = "" if dry_run or not removed.bytes else "; vacuum gives the space back to the disk"
     _done(desk, f"{_removed(removed)} {did}{freed}", **removed._asdict(), dry_run=dry_run)

@@ -20,7 +20,6 @@ from langgraph_checkpoint_dual.cli.places import is_postgres, path_of
 from langgraph_checkpoint_dual.core.doctor import Examination, Finding, examine, repair
 from langgraph_checkpoint_dual.core.migrations import migrations_of
 from langgraph_checkpoint_dual.core.tx import finish
-from langgraph_checkpoint_dual.errors import ConfigError
 from langgraph_checkpoint_dual.saver import Saver
 
 
@@ -46,11 +45,14 @@ def verify(desk: Desk) -> None:
 
 
 def ddl(desk: Desk) -> None:
-    """Print the SQL that setup runs in an empty Postgres database, for someone else to run."""
+    """Print the SQL that setup runs in an empty database (of Postgres, unless --db is SQLite), for someone else to run."""
+    if desk.url and not is_postgres(desk.url):
+        from langgraph_checkpoint_dual.sqlite import SqliteSaver
+
+        typer.echo(SqliteSaver.ddl(prefix=desk.prefix), nl=False)
+        return
     from langgraph_checkpoint_dual.postgres import PostgresSaver
 
-    if desk.url and not is_postgres(desk.url):
-        raise ConfigError("ddl is for Postgres; a SQLite database makes its tables by itself")
     typer.echo(PostgresSaver.ddl(schema=desk.schema, prefix=desk.prefix), nl=False)
 
 
