@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         policy = Retention(given.keep_last, given.max_age_days, given.max_idle_days)
         with CheckpointerConfig().create() as saver:
             progress = show if sys.stderr.isatty() else None
-            removed = saver.retain(policy, dry_run=given.dry_run, progress=progress)
+            removed = saver.retain(policy, dry_run=given.dry_run, on_progress=progress)
             verb = "would go" if given.dry_run else "gone"
             print(f"{verb}: {removed.threads} threads, {removed.checkpoints} checkpoints, {removed.bytes} bytes")
             if given.vacuum and not given.dry_run:

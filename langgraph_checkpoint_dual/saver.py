@@ -381,7 +381,7 @@ class Saver(BaseCheckpointSaver[str]):
         status: str | None = None,
         metadata: Mapping[str, Any] | None = None,
         dry_run: bool = False,
-        progress: Callable[[Progress], object] | None = None,
+        on_progress: Callable[[Progress], object] | None = None,
         now: datetime | None = None,
     ) -> Removed:
         """Let go the threads and checkpoints that a policy does not keep, of all threads or of some.
@@ -393,7 +393,7 @@ class Saver(BaseCheckpointSaver[str]):
             thread_ids: only these threads.
             user_id, status, metadata: only threads that `threads.list` would find with these.
             dry_run: change nothing; say what would go.
-            progress: called after each thread. What it raises ends the work.
+            on_progress: called after each thread. What it raises ends the work.
             now: the time that ages are counted from, if not the present.
         """
         where = {"user_id": user_id, "status": status, "metadata": metadata}
@@ -407,7 +407,7 @@ class Saver(BaseCheckpointSaver[str]):
                     where,
                     thread_ids=thread_ids,
                     dry_run=dry_run,
-                    progress=progress,
+                    on_progress=on_progress,
                     now=now,
                 ),
             )
@@ -422,7 +422,7 @@ class Saver(BaseCheckpointSaver[str]):
         status: str | None = None,
         metadata: Mapping[str, Any] | None = None,
         dry_run: bool = False,
-        progress: Callable[[Progress], object] | None = None,
+        on_progress: Callable[[Progress], object] | None = None,
         now: datetime | None = None,
     ) -> Removed:
         """As `retain`."""
@@ -436,7 +436,7 @@ class Saver(BaseCheckpointSaver[str]):
                 where,
                 thread_ids=thread_ids,
                 dry_run=dry_run,
-                progress=progress,
+                on_progress=on_progress,
                 now=now,
             ),
         )

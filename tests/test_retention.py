@@ -475,7 +475,7 @@ class TestRetention:
         names = [f"thread {number}" for number in range(5)]
         await fill(saver, *names, steps=2)
         seen: list[Progress] = []
-        removed = await call(saver, face, "retain", Retention(keep_last=1), progress=seen.append)
+        removed = await call(saver, face, "retain", Retention(keep_last=1), on_progress=seen.append)
         assert [(one.done, one.total, one.thread_id) for one in seen] == [
             (number, 5, name) for number, name in enumerate(names, 1)
         ]
@@ -493,7 +493,7 @@ class TestRetention:
                 saver.put(config("b"), made, metadata(), {})
                 saver.threads.update("c", metadata={"pinned": True})
 
-        removed = await saver.aretain(Retention(max_idle=timedelta(days=1)), progress=use)
+        removed = await saver.aretain(Retention(max_idle=timedelta(days=1)), on_progress=use)
         assert removed.threads == 1
         assert {place: len(ids) for place, ids in stored(database).items()} == {"b/": 2, "c/": 1}
 
@@ -504,7 +504,7 @@ class TestRetention:
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            saver.retain(Retention(keep_last=1), progress=stop)
+            saver.retain(Retention(keep_last=1), on_progress=stop)
         assert {place: len(ids) for place, ids in stored(database).items()} == {"a/": 1, "b/": 2}
 
     @pytest.mark.parametrize("build", [deltas, nested, asking])

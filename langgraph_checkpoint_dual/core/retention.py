@@ -128,7 +128,7 @@ async def retain(
     *,
     thread_ids: Sequence[str] | None = None,
     dry_run: bool = False,
-    progress: Watch | None = None,
+    on_progress: Watch | None = None,
     now: datetime | None = None,
 ) -> Removed:
     """Apply a policy to the threads that `registry.conditions` describe, or to some of these.
@@ -141,14 +141,14 @@ async def retain(
     bounds = _bounds(policy, registry.micros(now or datetime.now(timezone.utc)))
     chosen = _conditions(policy, where, thread_ids)
     sweep = _Sweep(store, db, bounds, chosen)
-    total = await db.read(sweep.count) if progress is not None else 0
+    total = await db.read(sweep.count) if on_progress is not None else 0
     removed, done = Removed(), 0
     while rows := await db.read(sweep.page):
         for key, _ in rows:
             removed = _plus(removed, await sweep.one(key, dry_run=dry_run))
             done += 1
-            if progress is not None:
-                progress(Progress(done, max(total, done), unescape(key), removed))
+            if on_progress is not None:
+                on_progress(Progress(done, max(total, done), unescape(key), removed))
         sweep.beyond(rows[-1][0])
     return removed
 
