@@ -45,7 +45,7 @@ def verify(desk: Desk) -> None:
 
 
 def ddl(desk: Desk) -> None:
-    """Print the SQL that setup runs in an empty database (of Postgres, unless --db is SQLite), for someone else to run."""
+    """Print the SQL that setup runs in an empty database: that of Postgres, unless --db is SQLite."""
     if desk.url and not is_postgres(desk.url):
         from langgraph_checkpoint_dual.sqlite import SqliteSaver
 
