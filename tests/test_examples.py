@@ -20,6 +20,8 @@ from urllib.parse import quote, urlencode
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from langgraph_checkpoint_dual import open_saver
+
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 CTRL_D = "\x04"
 PATIENCE = 60.0  # seconds until a silent process counts as hung
@@ -256,6 +258,27 @@ def test_conversations_without_a_graph(
     with pytest.raises(SystemExit, match="begin one with"):
         does("show", "ada")
     assert run("conversations.py", tmp_path, "list", "bob", "--db", database) == "1* By the river, please\n"
+
+
+def test_a_conversation_moves_to_postgres(
+    tmp_path: Path, postgres_uri: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = as_url(postgres_uri)
+    with chat(tmp_path, "alice") as terminal:
+        terminal.read_until("alice> ")
+        ask(terminal, "alice", "my name is Ann")
+        assert terminal.end() == 0
+    move = imported("move.py").main
+    places = ("--from", f"sqlite:///{tmp_path}/chats.db", "--to", target)
+    assert move(["bob", *places]) == 1
+    assert capsys.readouterr().err == "there is no thread 'bob'\n"
+    assert move(["alice", *places]) == 0
+    assert capsys.readouterr().out == "3 checkpoints moved, 3 compared\n"
+    with chat(tmp_path, "alice", "--db", target) as terminal:
+        terminal.read_until("alice> ")
+        assert ask(terminal, "alice", "what is my name?") == "bot: Your name is Ann.\n"
+    with open_saver(tmp_path / "chats.db") as saver:
+        assert saver.threads.get("alice") is None
 
 
 def test_nightly_retention(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
