@@ -24,6 +24,8 @@ from langgraph_checkpoint_dual.errors import CheckpointerError, DeletedError, En
 T = TypeVar("T")
 _log = logging.getLogger("langgraph_checkpoint_dual.operations")
 _NAMES = {"page": "list", "delta_history": "get_delta_channel_history"}
+_LONG = {"retain", "vacuum"}
+"""What may take its time."""
 _READS = {
     "get_tuple", "list", "get_delta_channel_history", "search_messages",
     "messages_page", "messages_last", "messages_window", "messages_count", "messages_stats",
@@ -101,7 +103,7 @@ class Observer:
         """Called when an operation has ended, well or not."""
 
     def _warn(self, operation: Operation) -> None:
-        if operation.seconds > self._slow:
+        if operation.seconds > self._slow and operation.name not in _LONG:
             _log.warning("slow: %s took %.2f s", operation.name, operation.seconds)
         if operation.bytes > self._large:
             _log.warning("large: %s of %d bytes", operation.name, operation.bytes)

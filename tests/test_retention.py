@@ -26,7 +26,7 @@ from langgraph.types import Command, Send, interrupt
 from typing_extensions import TypedDict
 
 from langgraph_checkpoint_dual import AsyncPostgresSaver, AsyncSqliteSaver, PostgresSaver, Retention, SqliteSaver
-from langgraph_checkpoint_dual.core import retention
+from langgraph_checkpoint_dual.core import doctor, retention
 from langgraph_checkpoint_dual.core.retention import Progress
 from langgraph_checkpoint_dual.errors import BusyError, CheckpointerError, ConfigError, StaleHeadError
 from tests.support.checkpoints import checkpoint, config, listed, metadata, put
@@ -215,6 +215,12 @@ def sizes(database: str) -> int:
     )
 
 
+async def ails(saver: Any) -> set[str]:
+    """What the doctor finds, but for writes of the last step that came after it."""
+    found = await doctor.examine(saver._looping)
+    return {finding.kind for finding in found.findings} - {"orphaned writes"}
+
+
 class TestLatest:
     """`history="latest"`."""
 
@@ -232,6 +238,7 @@ class TestLatest:
                 session = Session(saver, face, build, durability)
                 await steps(session)
                 records.append(session.record)
+                assert await ails(saver) == set()
         expected, found = records
         assert len(found) == len(expected)
         for at, (mine, theirs) in enumerate(zip(found, expected, strict=True)):
@@ -525,6 +532,7 @@ class TestRetention:
                 await session.run(Command(resume="yes"), thread(name))
                 await session.state(thread(name), subgraphs=True)
                 records.append(session.record)
+            assert await ails(saver) == set()
             whole, pruned = [await listed(saver, thread(name)) for name in ("whole", "pruned")]
         assert records[0] == records[1]
         assert len(pruned) < len(whole)
