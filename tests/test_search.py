@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, RemoveMessage, SystemMessage
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from psycopg.conninfo import make_conninfo
 
 from langgraph_checkpoint_dual import Cache, PostgresSaver, SqliteSaver
 from langgraph_checkpoint_dual.core.searching import SearchHit, SearchPage
@@ -512,6 +515,32 @@ async def test_names_with_a_prefix_and_a_schema(kind: Kind, database: str) -> No
         assert places(saver.search("fox")) == [("thread", 0)]
     async with opened(kind.ours, database, search=True, prefix='p"%s', **where) as saver:
         assert places(saver.search("fox")) == [("thread", 0)]
+
+
+async def test_the_tables_may_be_made_by_someone_else(kind: Kind, database: str) -> None:
+    script = kind.ours.ddl(prefix='p"%s', search=True)
+    if kind.backend == "sqlite":
+        with closing(sqlite3.connect(database)) as connection:
+            connection.executescript(script)
+        await _searches_as(kind, database)
+        return
+    role = f"role_{uuid4().hex}"
+    grants = f"CREATE ROLE {role}; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}"
+    rows(database, script)
+    rows(database, f'{grants}; REVOKE UPDATE ON "p""%sitems" FROM {role}')
+    try:
+        await _searches_as(kind, make_conninfo(database, options=f"-c role={role}"))
+    finally:
+        rows(database, f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+async def _searches_as(kind: Kind, database: str) -> None:
+    async with opened(kind.ours, database, search=True, prefix='p"%s') as saver:
+        say(saver, "thread", "a fox")
+        assert places(saver.search("fox")) == [("thread", 0)]
+        assert saver.rebuild_search(clear=True) == 1
+        saver.delete_thread("thread")
+        assert places(saver.search("fox")) == []
 
 
 def test_ids_are_found_as_they_are_stored(both: list[Any]) -> None:

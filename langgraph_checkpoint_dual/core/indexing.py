@@ -31,8 +31,8 @@ from langgraph_checkpoint_dual.core.words import indexed
 from langgraph_checkpoint_dual.errors import CheckpointerError
 
 T = TypeVar("T")
-_STEPS = 5
-"""How many statements make the tables."""
+STEPS = tuple(f"make_search_{step}" for step in range(1, 6))
+"""The statements that make the tables."""
 _log = logging.getLogger("langgraph_checkpoint_dual")
 
 
@@ -86,8 +86,8 @@ async def _make(tx: Tx) -> None:
     await tx.execute("lock_migrations")
     if await _is_there(tx):
         return
-    for step in range(1, _STEPS + 1):
-        await tx.execute(f"make_search_{step}")
+    for step in STEPS:
+        await tx.execute(step)
     if await tx.fetch("any_item"):
         _log.warning("messages that are stored already are not searched before rebuild_search() has been run")
 

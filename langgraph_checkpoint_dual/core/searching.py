@@ -322,6 +322,7 @@ async def rebuild_search(
         if fresh:
 
             async def add(tx: Tx, fresh: Sequence[SearchRow] = fresh) -> None:
+                await tx.execute("lock_threads", threads=json.dumps(sorted({row.thread_id for row in fresh})))
                 await tx.load("load_search", fresh)
 
             await db.change(add)

@@ -126,9 +126,13 @@ class PostgresSaver(Saver):
             self._engine.verify()
 
     @staticmethod
-    def ddl(*, schema: str | None = None, prefix: str = "dual_") -> str:
-        """What `setup` does in an empty database, as SQL for someone else to run. It is one transaction."""
-        return Schema(Dialect(schema, prefix), schema).ddl()
+    def ddl(*, schema: str | None = None, prefix: str = "dual_", search: bool = False) -> str:
+        """What `setup` does in an empty database, as SQL for someone else to run. It is one transaction.
+
+        Args:
+            search: with the table that savers with `search=True` need.
+        """
+        return Schema(Dialect(schema, prefix), schema).ddl(search=search)
 
     def close(self) -> None:
         self._engine.close()

@@ -7,6 +7,7 @@ import json
 from psycopg import errors, sql
 
 from langgraph_checkpoint_dual.core import migrations
+from langgraph_checkpoint_dual.core.indexing import STEPS
 from langgraph_checkpoint_dual.core.queries import TABLES
 from langgraph_checkpoint_dual.core.tx import Tx
 from langgraph_checkpoint_dual.errors import SchemaError
@@ -113,9 +114,11 @@ class Schema:
             found.append(self._filled(f"{_RECORD} ({one.number}, {name})"))
         return found
 
-    def ddl(self) -> str:
-        """`script` as one transaction, for `psql`."""
-        return "".join(f"{statement};\n\n" for statement in ("BEGIN", *self.script(), "COMMIT")).rstrip() + "\n"
+    def ddl(self, *, search: bool = False) -> str:
+        """`script` as one transaction, for `psql`; with what savers with `search=True` make besides."""
+        more = [self.dialect[step].decode().replace("%%", "%") for step in STEPS] if search else []
+        statements = ("BEGIN", *self.script(), *filter(None, more), "COMMIT")
+        return "".join(f"{statement};\n\n" for statement in statements).rstrip() + "\n"
 
     def _name(self, table: str) -> str:
         return self._filled(f"{{{table}}}")

@@ -48,7 +48,7 @@ SELECT place - 1 FROM added
 )
 
 -- name: load_search
--- An item that is being removed is left out.
+-- An item that was removed is left out; the threads are locked, so that none is being removed.
 INSERT INTO {search} (thread_id, checkpoint_ns, channel, seq, added_at, words)
 SELECT i.thread_id, i.checkpoint_ns, i.channel, i.seq, i.added_at, {+lexemes}
 FROM unnest(
@@ -56,7 +56,6 @@ FROM unnest(
 ) AS r (thread_id, checkpoint_ns, channel, seq, added_at, words)
 JOIN {items} AS i ON i.thread_id = r.thread_id AND i.checkpoint_ns = r.checkpoint_ns AND i.channel = r.channel
     AND i.seq = r.seq
-FOR KEY SHARE OF i
 ON CONFLICT (thread_id, checkpoint_ns, channel, seq) DO NOTHING
 
 -- name: copy_search

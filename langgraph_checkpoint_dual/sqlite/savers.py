@@ -32,9 +32,13 @@ class _SqliteSaver(Saver):
     _backend: SqliteEngine | AiosqliteFace
 
     @staticmethod
-    def ddl(*, prefix: str = "dual_") -> str:
-        """What `setup` does in an empty database, as SQL for someone else to run. It is one transaction."""
-        return ddl(prefix)
+    def ddl(*, prefix: str = "dual_", search: bool = False) -> str:
+        """What `setup` does in an empty database, as SQL for someone else to run. It is one transaction.
+
+        Args:
+            search: with the tables that savers with `search=True` need.
+        """
+        return ddl(prefix, search=search)
 
     def close(self) -> None:
         self._backend.close()
