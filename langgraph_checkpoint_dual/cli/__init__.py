@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 _NEEDED = ("typer", "rich")
+_INTERRUPTED = 130
 
 
 def main() -> None:
@@ -18,4 +19,6 @@ def main() -> None:
             f"langgraph-dual: the command line needs {exc.name}, which is not installed; "
             "get it with: pip install 'langgraph-checkpoint-dual[cli]'"
         )
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
     run()

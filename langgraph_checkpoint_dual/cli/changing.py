@@ -83,7 +83,7 @@ def prune(
     with desk.saver(look=False) as saver:
         _check_there(saver, threads or [])
         where: Any = {"thread_ids": threads or None, "user_id": user}
-        removed = saver.retain(policy, **where, dry_run=True, on_progress=None)
+        removed = saver.retain(policy, **where, dry_run=True)
         if removed.checkpoints and not dry_run:
             confirm(f"Remove {_removed(removed)} from {desk.shown}?", yes=yes)
             with counting("pruning") as update:

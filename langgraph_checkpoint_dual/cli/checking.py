@@ -177,13 +177,15 @@ def _backup(desk: Desk, path: Path | None) -> Iterator[tuple[Path, Callable[...,
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     if is_postgres(desk.database):
         path = path or Path(f"langgraph-dual-repair-{stamp}.sql")
-        with path.open("x", encoding="utf-8") as file:
+        path.touch(mode=0o600, exist_ok=False)
+        with path.open("w", encoding="utf-8") as file:
             yield path, _RowsAsSql(desk, file).save
         return
     source = path_of(desk.database)
-    path = path or Path(f"{source}.backup-{stamp}")
+    path = path or Path(f"{source.partition('?')[0].removeprefix('file:')}.backup-{stamp}")
     path.touch(mode=0o600, exist_ok=False)
-    with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(path)) as copy:
+    is_uri = source.startswith("file:")
+    with closing(sqlite3.connect(source, uri=is_uri)) as old, closing(sqlite3.connect(path)) as copy:
         old.backup(copy)
     yield path, lambda *rows: None
 

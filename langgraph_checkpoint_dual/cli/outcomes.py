@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 
@@ -41,13 +41,12 @@ def code_of(error: BaseException) -> Code:
 
 
 @contextmanager
-def told(mask: object) -> Iterator[None]:
+def told(mask: Callable[[str], str]) -> Iterator[None]:
     """Turns errors into a line on stderr and an exit code.
 
     Args:
         mask: takes a text and returns it without secrets.
     """
-    assert callable(mask)
     try:
         yield
     except (CheckpointerError, sqlite3.Error, OSError, ValueError) as exc:

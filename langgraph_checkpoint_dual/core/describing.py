@@ -26,7 +26,7 @@ from langgraph_checkpoint_dual.errors import DecodeError
 from langgraph_checkpoint_dual.images import is_message
 from langgraph_checkpoint_dual.messages import SHAPES
 
-_MAX_NESTING = 60
+_MAX_NESTING = 100
 _LONG_INT = 4096  # bits; Python refuses to write much longer ones in decimal
 _SNAPSHOT = "DeltaSnapshot"
 _KEPT = "described"
@@ -160,15 +160,19 @@ def _unpacked(data: bytes) -> Any:
 
 
 def _expanded(value: Any, depth: int) -> Any:
+    if isinstance(value, (_Extension, dict, list)) and depth > _MAX_NESTING:
+        return _too_deep(value)
     if isinstance(value, _Extension):
-        if depth > _MAX_NESTING:
-            return Opaque("nested too deeply", len(value.data))
         return _object(value, depth + 1)
     if isinstance(value, dict):
-        return {_expanded_key(key, depth): _expanded(item, depth) for key, item in value.items()}
+        return {_expanded_key(key, depth): _expanded(item, depth + 1) for key, item in value.items()}
     if isinstance(value, list):
-        return [_expanded(item, depth) for item in value]
+        return [_expanded(item, depth + 1) for item in value]
     return value
+
+
+def _too_deep(value: Any) -> Opaque:
+    return Opaque("nested too deeply", len(value.data if isinstance(value, _Extension) else value))
 
 
 def _expanded_key(key: Any, depth: int) -> Any:
@@ -257,17 +261,19 @@ _BY_CODE: dict[int, Callable[[Any, int], Any]] = {
 }
 
 
-def _from_json(value: Any) -> Any:
+def _from_json(value: Any, depth: int = 0) -> Any:
     """A value of langgraph's old JSON format, in which objects say what they are made from."""
+    if isinstance(value, (list, dict)) and depth > _MAX_NESTING:
+        return _too_deep(value)
     if isinstance(value, list):
-        return [_from_json(item) for item in value]
+        return [_from_json(item, depth + 1) for item in value]
     if not isinstance(value, dict):
         return value
     if value.get("lc") in (1, 2) and value.get("type") == "constructor" and isinstance(value.get("id"), list):
         args, fields = value.get("args") or (), value.get("kwargs") or {}
-        type_ = ".".join(map(str, value["id"]))
-        return Object(type_, tuple(map(_from_json, args)), {str(name): _from_json(one) for name, one in fields.items()})
-    return {name: _from_json(item) for name, item in value.items()}
+        described = {str(name): _from_json(one, depth + 1) for name, one in fields.items()}
+        return Object(".".join(map(str, value["id"])), tuple(_from_json(arg, depth + 1) for arg in args), described)
+    return {name: _from_json(item, depth + 1) for name, item in value.items()}
 
 
 # --- As text and as JSON ---
