@@ -100,6 +100,7 @@ async def append_messages(
         EncodeError: if one cannot be stored.
     """
     new = _coerced(given)
+    _merged([], _New([], frozenset()))  # what it imports is not to be waited for in the transaction
     fresh = False
     for _ in range(ATTEMPTS):
         planner = Planner(
