@@ -254,7 +254,7 @@ def drop_a_field(database: str) -> None:
         fields = ormsgpack.unpackb(row["data"][2:])
         del fields["name"]
         typed = bytes(row["data"][:2]) + ormsgpack.packb(fields)
-        checksum = values.item_checksum(typed, values.place("item", "m"), row["seq"])
+        checksum = values.item_checksum(typed, values.place("item", "m"), row["seq"], row["added_at"])
         statement = f"UPDATE dual_items SET data = {mark}, checksum = {mark} WHERE seq = {mark}"
         rows(database, statement, (typed, checksum, row["seq"]))
 
