@@ -13,7 +13,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.checkpoint.base.id import uuid6
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 
-from langgraph_checkpoint_dual.core import doctor
+from langgraph_checkpoint_dual.core import doctor, mending, surveying
 from langgraph_checkpoint_dual.core.migrations import migrations_of
 from langgraph_checkpoint_dual.core.tx import finish
 from tests.support.checkpoints import checkpoint, config, metadata, put
@@ -21,6 +21,14 @@ from tests.support.graphs import SCENARIOS
 from tests.support.runs import Session
 from tests.support.savers import KINDS, Kind, opened
 from tests.support.tables import contents, is_postgres, rows
+
+
+@pytest.fixture(params=[KINDS[0], KINDS[3]], ids=str)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    """Both databases and both faces; the classes add nothing of their own."""
+    found: Kind = request.param
+    return found
+
 
 OLD = "1ef0a1b2-c3d4-6e5f-8000-0123456789ab"
 """A checkpoint's id of 2024."""
@@ -52,8 +60,8 @@ async def repaired(saver: Any, kind: Kind, save: Any = lambda *rows: None) -> li
     found = (await examined(saver, kind)).findings
     known = migrations_of(f"langgraph_checkpoint_dual.{kind.backend}")
     if kind.face == "async":
-        return await doctor.repair(saver._looping, found, known, save)
-    return finish(doctor.repair(saver._blocking, found, known, save))
+        return await mending.repair(saver._looping, found, known, save)
+    return finish(mending.repair(saver._blocking, found, known, save))
 
 
 def kinds(found: doctor.Examination) -> list[str]:
@@ -112,8 +120,13 @@ async def test_the_size_of_a_page_makes_no_difference(
     flip(database, "dual_items", "data", "thread_id = 'b' AND channel = 'messages' AND checkpoint_ns = ''")
     flip(database, "dual_writes", "data", "thread_id = 'a' AND idx = 1")
     whole = await examined(saver, kind)
-    for name, size in (("_ROWS", 2), ("_NARROW_ROWS", 3), ("_PAGE_BYTES", 500), ("_MANY_RANGES", 1)):
-        monkeypatch.setattr(doctor, name, size)
+    for module, name, size in (
+        (doctor, "ROWS", 2),
+        (doctor, "_NARROW_ROWS", 3),
+        (doctor, "_PAGE_BYTES", 500),
+        (surveying, "_MANY_RANGES", 1),
+    ):
+        monkeypatch.setattr(module, name, size)
     for table, size in ((doctor._Checkpoints, 2), (doctor._Checked, 3)):
         monkeypatch.setattr(table, "limit", size)
     assert await examined(saver, kind) == whole

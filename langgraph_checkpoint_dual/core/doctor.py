@@ -24,20 +24,32 @@ from langgraph_checkpoint_dual.core.address import Address, thread_key
 from langgraph_checkpoint_dual.core.checkpoints import slots_of
 from langgraph_checkpoint_dual.core.describing import describe
 from langgraph_checkpoint_dual.core.inspecting import damages, inspected
-from langgraph_checkpoint_dual.core.items import Manifest, Range, merged
+from langgraph_checkpoint_dual.core.items import Range
 from langgraph_checkpoint_dual.core.metadata import from_json
-from langgraph_checkpoint_dual.core.migrations import Migration
 from langgraph_checkpoint_dual.core.official import opened, own_writes
 from langgraph_checkpoint_dual.core.queries import INDEXES, TABLES
-from langgraph_checkpoint_dual.core.registry import now, thread_row
-from langgraph_checkpoint_dual.core.text import escape, unescape
+from langgraph_checkpoint_dual.core.registry import now
+from langgraph_checkpoint_dual.core.surveying import (
+    ROWS,
+    Survey,
+    extend,
+    intersection,
+    number_of,
+    numbered,
+    page,
+    pages,
+    rows_of_items,
+    settled,
+    surveyed,
+    used_ranges,
+)
+from langgraph_checkpoint_dual.core.text import unescape
 from langgraph_checkpoint_dual.core.times import micros_of_id
 from langgraph_checkpoint_dual.core.tx import Database, Row, Tx
 from langgraph_checkpoint_dual.errors import CheckpointerError, DecodeError
 
-_ROWS, _NARROW_ROWS, _OFFICIAL_ROWS = 256, 4096, 16
+_NARROW_ROWS, _OFFICIAL_ROWS = 4096, 16
 _PAGE_BYTES = 8 * 1024 * 1024
-_MANY_RANGES = 10_000
 _DAY = 24 * 3600 * 10**6
 
 Kind: TypeAlias = Literal[
@@ -246,7 +258,7 @@ class _Doctor:
             await self._official_thread(unescape(self._where["thread_id"]["thread_id"]))
             return
         after = ""
-        while ids := await self._fetch("official_threads", after=after, limit=_ROWS):
+        while ids := await self._fetch("official_threads", after=after, limit=ROWS):
             for (thread_id,) in ids:
                 await self._official_thread(thread_id)
                 after = thread_id
@@ -271,7 +283,7 @@ class _Doctor:
 
     async def _pages(self, query: str, width: int) -> AsyncIterator[Row]:
         """All rows of a query whose first columns, `width` of them, are their key."""
-        async for row in _pages(self.db, query, width, self._where, _NARROW_ROWS):
+        async for row in pages(self.db, query, width, self._where, _NARROW_ROWS):
             yield row
 
 
@@ -289,46 +301,14 @@ def _is_object(text: str) -> bool:
 # --- Reading tables in the order of their keys ---
 
 
-async def _page(
-    db: Database, query: str, where: Mapping[str, Mapping[str, Any]], limit: int | None = None
-) -> list[Row]:
-    """The rows of a query under conditions, which are given by name with their arguments."""
-    args = {name: value for part in where.values() for name, value in part.items()}
-    if limit is not None:
-        args["limit"] = limit
-    named = f"{query}{' and ' if ' where ' in query else ' where '}{' and '.join(where)}" if where else query
-
-    async def look(tx: Tx) -> list[Row]:
-        return await tx.fetch(named, **args)
-
-    return await db.read(look)
-
-
-def _numbered(name: str, key: Sequence[Any]) -> dict[str, Any]:
-    return {f"{name}_{at}": part for at, part in enumerate(key)}
-
-
-async def _pages(
-    db: Database, query: str, width: int, where: Mapping[str, Mapping[str, Any]], limit: int
-) -> AsyncIterator[Row]:
-    after: dict[str, Mapping[str, Any]] = {}
-    while True:
-        rows = await _page(db, query, {**where, **after}, limit)
-        for row in rows:
-            yield row
-        if len(rows) < limit:
-            return
-        after = {"after": _numbered("after", rows[-1][:width])}
-
-
 class _Checkpoints:
     """A table, read in the order of its key, one namespace after the other."""
 
-    query, width, limit = "doctor_checkpoints", 3, _ROWS
+    query, width, limit = "doctor_checkpoints", 3, ROWS
 
     def __init__(self, db: Database, where: Mapping[str, Mapping[str, Any]]) -> None:
         self.db = db
-        self._rows = _pages(db, self.query, self.width, where, self.limit)
+        self._rows = pages(db, self.query, self.width, where, self.limit)
         self._next: Row | None = None
 
     async def place(self) -> tuple[str, str] | None:
@@ -358,7 +338,7 @@ class _Checked(_Checkpoints):
         batch: list[Row] = []
         size = 0
         async for row in super().of(place):
-            if batch and (size + row[-1] > _PAGE_BYTES or len(batch) >= _ROWS):
+            if batch and (size + row[-1] > _PAGE_BYTES or len(batch) >= ROWS):
                 async for checked in self._checked(batch):
                     yield checked
                 batch, size = [], 0
@@ -371,8 +351,8 @@ class _Checked(_Checkpoints):
         if not batch:
             return
         first, last = batch[0][: self.width], batch[-1][: self.width]
-        between = {**_numbered("first", first), **_numbered("last", last)}
-        rows = await _page(self.db, f"{self.query} data", {"between": between})
+        between = {**numbered("first", first), **numbered("last", last)}
+        rows = await page(self.db, f"{self.query} data", {"between": between})
         found = {row[: self.width]: self.sound(row) for row in rows}
         for row in batch:
             if (sound := found.get(row[: self.width])) is not None:  # it may have been removed meanwhile
@@ -435,15 +415,15 @@ class _Namespace:
             self._report(Finding("damaged checkpoint", "its list of channel values is damaged"), checkpoint_id)
             return
         for channel, some in ranges:
-            _extend(self._used, channel, some)
+            extend(self._used, channel, some)
 
     def take_item(self, row: Row, sound: bool) -> None:
         """Look at an item."""
         _, _, channel, seq, _ = row
         self._doctor.found.items += 1
-        _extend(self._stored, channel, [(seq, 1)])
+        extend(self._stored, channel, [(seq, 1)])
         if not sound:
-            _extend(self._damaged, channel, [(seq, 1)])
+            extend(self._damaged, channel, [(seq, 1)])
 
     def take_write(self, row: Row, sound: bool) -> None:
         """Look at a pending write."""
@@ -455,30 +435,23 @@ class _Namespace:
 
     async def conclude(self) -> None:
         """Compare what is used with what there is."""
-        used, stored = _settled(self._used), _settled(self._stored)
+        used, stored = settled(self._used), settled(self._stored)
         if used == stored and not self._damaged:
             return
         survey = await surveyed(self._doctor.db, self.thread_id, self.ns)
         for channel, ranges in survey.missing.items():
-            self._missing(survey, channel, ranges)
-        for channel, ranges in _settled(self._damaged).items():
-            self._harmed(survey, channel, _intersection(ranges, survey.used.get(channel, [])))
+            self._spoilt(survey, channel, ranges, "missing items", "missing")
+        for channel, ranges in settled(self._damaged).items():
+            if used_ones := intersection(ranges, survey.used.get(channel, [])):
+                self._spoilt(survey, channel, used_ones, "damaged item", "damaged")
         if self._knows_all and survey.knows_all:
             for channel, ranges in survey.orphaned.items():
                 await self._orphaned(channel, ranges)
 
-    def _missing(self, survey: Survey, channel: str, ranges: list[Range]) -> None:
-        users = survey.users(channel, ranges)
-        text = f"item{_plural(ranges)} {_shown(ranges)} of this channel {_are(ranges)} missing: {_cannot(users)}"
-        finding = Finding("missing items", text, channel=unescape(channel), rows=_count(ranges), ranges=tuple(ranges))
-        self._report(finding, max(users, default=None))
-
-    def _harmed(self, survey: Survey, channel: str, ranges: list[Range]) -> None:
-        if not ranges:
-            return
-        users = survey.users(channel, ranges)
-        text = f"item{_plural(ranges)} {_shown(ranges)} of this channel {_are(ranges)} damaged: {_cannot(users)}"
-        finding = Finding("damaged item", text, channel=unescape(channel), rows=_count(ranges), ranges=tuple(ranges))
+    def _spoilt(self, survey: Survey, channel: str, ranges: list[Range], kind: Kind, what: str) -> None:
+        users, rows = survey.users(channel, ranges), number_of(ranges)
+        text = f"item{_plural(ranges)} {_shown(ranges)} of this channel {_are(ranges)} {what}: {_cannot(users)}"
+        finding = Finding(kind, text, channel=unescape(channel), rows=rows, ranges=tuple(ranges))
         self._report(finding, max(users, default=None))
 
     async def _orphaned(self, channel: str, ranges: list[Range]) -> None:
@@ -487,9 +460,9 @@ class _Namespace:
             "orphaned items",
             text,
             channel=unescape(channel),
-            rows=_count(ranges),
+            rows=number_of(ranges),
             size=await _size(self._doctor.db, self.thread_id, self.ns, channel, ranges),
-            repair="remove them" if _count(ranges) > 1 else "remove it",
+            repair="remove them" if number_of(ranges) > 1 else "remove it",
             ranges=tuple(ranges),
         )
         self._report(finding)
@@ -524,84 +497,11 @@ def _fits(typed: bytes, metadata: str) -> bool:
     return True
 
 
-def used_ranges(checkpoint_id: str, sealed: bytes) -> list[tuple[str, tuple[Range, ...]]] | None:
-    """The items that a checkpoint references, by channel as stored; `None` if that is damaged."""
-    try:
-        slots = slots_of(checkpoint_id, bytes(sealed))
-        return [(escape(name), slot.ranges) for name, slot in slots.items() if isinstance(slot, Manifest)]
-    except (DecodeError, ValueError, TypeError, AttributeError):
-        return None
-
-
-class Survey(NamedTuple):
-    """What the checkpoints of a namespace reference, compared with the items that there are, both in full."""
-
-    used: Mapping[str, list[Range]]
-    missing: Mapping[str, list[Range]]
-    orphaned: Mapping[str, list[Range]]
-    by_checkpoint: Mapping[str, Sequence[tuple[str, tuple[Range, ...]]]]
-    knows_all: bool
-
-    def users(self, channel: str, ranges: Sequence[Range]) -> list[str]:
-        """The checkpoints that reference one of these items."""
-        return [
-            checkpoint_id
-            for checkpoint_id, used in self.by_checkpoint.items()
-            if any(name == channel and _intersection(merged(some), ranges) for name, some in used)
-        ]
-
-
-async def surveyed(db: Database, thread_id: str, ns: str) -> Survey:
-    """Survey a namespace. What others store or remove meanwhile passes neither for missing nor for orphaned."""
-
-    async def look(tx: Tx) -> Survey:
-        return await _survey(thread_id, ns, tx)
-
-    return await db.read(look)
-
-
-async def _survey(thread_id: str, ns: str, tx: Tx) -> Survey:
-    where = {"thread_id": thread_id, "checkpoint_ns": ns}
-    before = await tx.fetch("item_numbers", **where)
-    slots = await tx.fetch("slots_of_namespace", **where)
-    after = await tx.fetch("item_numbers", **where)
-    by_checkpoint = {checkpoint_id: used_ranges(checkpoint_id, sealed) for checkpoint_id, sealed in slots}
-    known = {checkpoint_id: ranges for checkpoint_id, ranges in by_checkpoint.items() if ranges is not None}
-    collected: dict[str, list[Range]] = {}
-    for ranges in known.values():
-        for channel, some in ranges:
-            _extend(collected, channel, some)
-    used, first, last = _settled(collected), _ranges_of(before), _ranges_of(after)
-    missing: dict[str, list[Range]] = {}
-    orphaned: dict[str, list[Range]] = {}
-    for channel, wanted in used.items():
-        there = merged([*first.get(channel, []), *last.get(channel, [])])
-        if lost := _difference(wanted, there):
-            missing[channel] = lost
-    for channel in first:
-        kept = _intersection(first[channel], last.get(channel, []))
-        if left := _difference(kept, used.get(channel, [])):
-            orphaned[channel] = left
-    return Survey(used, missing, orphaned, known, len(known) == len(by_checkpoint))
-
-
 async def _size(db: Database, thread_id: str, ns: str, channel: str, ranges: Sequence[Range]) -> int:
     size = 0
-    async for row in _rows_of_items(db, "doctor_items", thread_id, ns, channel, ranges):
+    async for row in rows_of_items(db, "doctor_items", thread_id, ns, channel, ranges):
         size += row[4]
     return size
-
-
-async def _rows_of_items(
-    db: Database, query: str, thread_id: str, ns: str, channel: str, ranges: Sequence[Range]
-) -> AsyncIterator[Row]:
-    for start, count in ranges:
-        for at in range(start, start + count, _ROWS):
-            first = (thread_id, ns, channel, at)
-            last = (thread_id, ns, channel, min(at + _ROWS, start + count) - 1)
-            between = {**_numbered("first", first), **_numbered("last", last)}
-            for row in await _page(db, query, {"between": between}, None if query.endswith("data") else _ROWS):
-                yield row
 
 
 # --- Delta channels ---
@@ -641,182 +541,19 @@ def _channels(checkpoint_id: str, sealed: bytes) -> set[str]:
         return set()
 
 
-# --- Ranges of item numbers, by channel ---
-
-
-def _extend(ranges: dict[str, list[Range]], channel: str, more: Iterable[Range]) -> None:
-    known = ranges.setdefault(channel, [])
-    for start, count in more:
-        if known and known[-1][0] + known[-1][1] == start:
-            known[-1] = (known[-1][0], known[-1][1] + count)
-        elif not known or known[-1] != (start, count):
-            known.append((start, count))
-    if len(known) > _MANY_RANGES and len(known) & 0xFFF == 0:
-        known[:] = merged(known)
-
-
-def _settled(ranges: Mapping[str, list[Range]]) -> dict[str, list[Range]]:
-    return {channel: merged(some) for channel, some in sorted(ranges.items()) if some}
-
-
-def _ranges_of(rows: Iterable[Row]) -> dict[str, list[Range]]:
-    found: dict[str, list[Range]] = {}
-    for channel, seq in rows:
-        _extend(found, channel, [(seq, 1)])
-    return _settled(found)
-
-
-def _difference(ranges: Sequence[Range], without: Sequence[Range]) -> list[Range]:
-    """The numbers of some ranges that are not in others; both are `merged`."""
-    found: list[Range] = []
-    others = list(without)
-    at = 0
-    for start, count in ranges:
-        end = start + count
-        while at < len(others) and sum(others[at]) <= start:
-            at += 1
-        probe = at
-        while start < end and probe < len(others) and others[probe][0] < end:
-            if others[probe][0] > start:
-                found.append((start, others[probe][0] - start))
-            start = max(start, sum(others[probe]))
-            probe += 1
-        if start < end:
-            found.append((start, end - start))
-    return found
-
-
-def _intersection(ranges: Sequence[Range], others: Sequence[Range]) -> list[Range]:
-    return _difference(ranges, _difference(ranges, others))
-
-
-def _count(ranges: Sequence[Range]) -> int:
-    return sum(count for _, count in ranges)
-
-
 def _plural(ranges: Sequence[Range]) -> str:
-    return "s" if _count(ranges) > 1 else ""
+    return "s" if number_of(ranges) > 1 else ""
 
 
 def _are(ranges: Sequence[Range]) -> str:
-    return "are" if _count(ranges) > 1 else "is"
+    return "are" if number_of(ranges) > 1 else "is"
 
 
 def _shown(ranges: Sequence[Range]) -> str:
     """A few ranges as text."""
     shown = [str(start) if count == 1 else f"{start}–{start + count - 1}" for start, count in ranges[:3]]
-    return ", ".join(shown) + (f" and {_count(ranges[3:])} more" if len(ranges) > 3 else "")
+    return ", ".join(shown) + (f" and {number_of(ranges[3:])} more" if len(ranges) > 3 else "")
 
 
 def _cannot(users: Sequence[str]) -> str:
     return f"{len(users)} checkpoint{'s' if len(users) != 1 else ''} cannot be read whole"
-
-
-# --- Repairs ---
-
-Saved: TypeAlias = Callable[[str, Sequence[str], Sequence[Row]], object]
-"""Is given the table, the columns and the rows that are about to be removed."""
-_ITEM = ("thread_id", "checkpoint_ns", "channel", "seq", "added_at", "checksum", "data")
-_WRITE = ("thread_id", "checkpoint_ns", "checkpoint_id", "task_id", "idx", "task_path", "channel", "data")
-
-
-async def repair(
-    db: Database, findings: Iterable[Finding], migrations: Sequence[Migration], save: Saved = lambda *rows: None
-) -> list[Finding]:
-    """Repair what can be repaired of these findings; those that were.
-
-    Args:
-        migrations: those of the database, which know how its indexes are made.
-        save: called with rows before they are removed; they are removed only after it returned.
-    """
-    done: list[Finding] = []
-    for finding in findings:
-        if finding.repair is None:
-            continue
-        if finding.kind == "orphaned items":
-            await _remove_items(db, finding, save)
-        elif finding.kind == "orphaned writes":
-            await _remove_writes(db, finding, save)
-        elif finding.kind == "missing index":
-            await _make_index(db, finding.channel or "", migrations)
-        else:
-            await _register(db, thread_key(finding.thread_id))
-        done.append(finding)
-    return done
-
-
-async def _remove_items(db: Database, finding: Finding, save: Saved) -> None:
-    thread_id, ns = thread_key(finding.thread_id), escape(finding.checkpoint_ns or "")
-    channel = escape(finding.channel or "")
-    async for row in _rows_of_items(db, "doctor_items data", thread_id, ns, channel, finding.ranges):
-        save("items", _ITEM, [row])
-
-    async def remove(tx: Tx) -> None:
-        await tx.execute("lock_thread", thread_id=thread_id)
-        survey = await _survey(thread_id, ns, tx)
-        if not survey.knows_all:
-            return
-        left = _intersection(survey.orphaned.get(channel, []), finding.ranges)
-        for start, count in left:
-            for at in range(start, start + count, _NARROW_ROWS):
-                some = [[channel, seq] for seq in range(at, min(at + _NARROW_ROWS, start + count))]
-                await tx.execute("delete_items", thread_id=thread_id, checkpoint_ns=ns, items=json.dumps(some))
-
-    await db.change(remove)
-
-
-async def _remove_writes(db: Database, finding: Finding, save: Saved) -> None:
-    where = {
-        "thread_id": thread_key(finding.thread_id),
-        "checkpoint_ns": escape(finding.checkpoint_ns or ""),
-        "checkpoint_id": escape(finding.checkpoint_id or ""),
-    }
-    for row in await _page(db, "doctor_writes data", {"of_checkpoint": where}):
-        save("writes", _WRITE, [row])
-
-    async def remove(tx: Tx) -> None:
-        await tx.execute("lock_thread", thread_id=where["thread_id"])
-        await tx.execute("doctor_delete_writes", **where)
-
-    await db.change(remove)
-
-
-async def _make_index(db: Database, index: str, migrations: Sequence[Migration]) -> None:
-    [statement] = [
-        statement
-        for migration in migrations
-        for statement in migration.statements
-        if f"INDEX {{{index}}}" in statement and statement.startswith("CREATE")
-    ][-1:]
-
-    async def make(tx: Tx) -> None:
-        await tx.execute("lock_migrations")
-        if index not in {row[0] for row in await tx.fetch("doctor_schema")}:
-            await tx.execute(f"ddl {statement}")
-
-    await db.change(make)
-
-
-async def _register(db: Database, thread_id: str) -> None:
-    """Give a thread the row in the registry that its root checkpoints say."""
-
-    async def register(tx: Tx) -> None:
-        await tx.execute("lock_thread", thread_id=thread_id)
-        rows = await tx.fetch("doctor_namespace", thread_id=thread_id, checkpoint_ns="")
-        if not rows:
-            return
-        head = max(rows)
-        times = [made for row in rows if (made := micros_of_id(row[0]))] or [now()]
-        row = thread_row(thread_id, json.loads(head[2]))
-        await tx.execute(
-            "doctor_add_thread",
-            thread_id=thread_id,
-            created_at=min(times),
-            updated_at=max(times),
-            user_id=row.user_id,
-            title=row.title,
-            run_metadata=row.run_metadata,
-        )
-        await tx.execute("doctor_touch_thread", thread_id=thread_id, at=max(times))
-
-    await db.change(register)
