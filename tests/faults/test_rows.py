@@ -66,7 +66,7 @@ class Damaged:
                 for found in saver.list(None)
             ]
             self.intact = read(saver)
-        self.rows = {table: tables.named_rows(database, table) for table in sorted(tables.data_tables(database))}
+        self.rows = {table: tables.named_rows(database, table) for table in sorted(KEYS)}
         self.cells = [
             (table, number, column)
             for table, rows in self.rows.items()
@@ -120,6 +120,7 @@ class Text(bytes):
     """Text that is not UTF-8."""
 
 
+# What checkpoints consist of; the registry tells nothing of their contents.
 KEYS = {
     "dual_checkpoints": {"thread_id", "checkpoint_ns", "checkpoint_id"},
     "dual_items": {"thread_id", "checkpoint_ns", "channel", "seq"},
