@@ -31,7 +31,7 @@ CASES = [(name, how) for name in SCENARIOS for how in ("sync", "async", "exit") 
 async def test_like_the_official_saver(kind: Kind, face: str, database: str, name: str, durability: str) -> None:
     build, play = SCENARIOS[name]
     records = []
-    async with official_of(kind.backend, face, database) as official, opened(kind.ours, database) as ours:
+    async with official_of(kind.backend, face, database) as official, opened(kind.ours, database, adopt=False) as ours:
         for saver in (official, ours):
             session = Session(saver, face, build, durability)
             await play(session)
