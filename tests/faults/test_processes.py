@@ -32,7 +32,8 @@ def forked(database: str, how: str) -> None:
     command = [sys.executable, "-m", "tests.faults.fork_worker", database, how]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert (ended.returncode, ended.stdout) == (0, "done"), ended.stderr
-    assert ended.stderr == ""  # nor was any attempt repeated
+    noted = [line for line in ended.stderr.splitlines() if not line.startswith("slow: ")]
+    assert noted == []  # nor was any attempt repeated
 
 
 @pytest.mark.slow
