@@ -358,6 +358,18 @@ class TestLatest:
             await saver.aput(second, made, metadata(), {})
             assert [row["task_id"] for row in named_rows(database, "dual_writes")] == ["early"]
 
+    async def test_metadata_that_only_looks_like_langgraphs(self, kind: Kind, database: str) -> None:
+        async with opened(kind.ours, database, history="latest") as saver:
+            for extra in ({"parents": {"": 5, "a": None}}, {"parents": 5}, {"counters_since_delta_snapshot": 5}):
+                for ns in ("", "a:b", "a:b|c:d"):
+                    where = config(checkpoint_ns=ns)
+                    for number in range(2):
+                        where = await put(saver, where, {"n": number}, **extra)
+            await saver.aprune(["thread"])
+        assert {place: len(ids) for place, ids in stored(database).items()} == {
+            "thread/": 1, "thread/a:b": 1, "thread/a:b|c:d": 1
+        }  # fmt: skip
+
     async def test_a_damaged_checkpoint_stays_and_hinders_nobody(
         self, sqlite_path: str, caplog: pytest.LogCaptureFixture
     ) -> None:

@@ -77,13 +77,14 @@ def _grown(key: str, rows: Iterable[Row]) -> Tree:
         meta = json.loads(metadata)
         counters = meta.get("counters_since_delta_snapshot")
         deltas = frozenset(map(unescape, counters)) if isinstance(counters, dict) else frozenset()
-        callers = meta.get("parents")
+        parents = meta.get("parents")
+        callers = parents.items() if isinstance(parents, dict) else ()
         try:
             slots = slots_of(checkpoint_id, sealed)
         except DecodeError as exc:
             raise exc.at(**Address(key, ns, checkpoint_id).where) from exc
-        node = Node(parent_id, slots, deltas, callers if isinstance(callers, dict) else {})
-        tree.setdefault(ns, {})[checkpoint_id] = node
+        mine = {name: caller for name, caller in callers if isinstance(caller, str)}
+        tree.setdefault(ns, {})[checkpoint_id] = Node(parent_id, slots, deltas, mine)
     return tree
 
 

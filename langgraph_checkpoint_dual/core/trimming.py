@@ -62,10 +62,12 @@ def succession(
     if parent.checkpoint_id is None or checkpoint_id <= parent.checkpoint_id:
         return None
     found = checkpoint.get("channel_values") or {}
-    counters = metadata.get("counters_since_delta_snapshot") or {}
-    rebuilt = any(name not in found and name in checkpoint.get("channel_versions", counters) for name in counters)
+    counters = metadata.get("counters_since_delta_snapshot")
+    names = set(counters) if isinstance(counters, Mapping) else set()
+    versions = checkpoint.get("channel_versions")
+    rebuilt = any(name not in found and (versions is None or name in versions) for name in names)
     snapshots = any(isinstance(value, _DeltaSnapshot) for value in found.values())
-    return Succession(parent.checkpoint_id, bool(counters) or snapshots, rebuilt, snapshots or not rebuilt)
+    return Succession(parent.checkpoint_id, bool(names) or snapshots, rebuilt, snapshots or not rebuilt)
 
 
 async def check_parent(row: CheckpointRow, over: Succession, tx: Tx) -> None:
