@@ -47,7 +47,7 @@ CHANGED = st.lists(st.sampled_from(CHANNELS), unique=True).map(lambda more: sort
 PATHS = {"t1": "~__pregel_pull, b", "t2": "", "t3": "~__pregel_pull, a"}
 TASKS = list(PATHS)
 # How many histories: a few for every change, more on request.
-EXAMPLES = int(os.environ.get("DUAL_TEST_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("DUAL_TEST_EXAMPLES", "35"))
 PHASES = [Phase.explicit, Phase.reuse, Phase.generate, *([Phase.shrink] if "DUAL_TEST_SHRINK" in os.environ else [])]
 FACES = ["async", "blocking in the loop", "blocking"]
 

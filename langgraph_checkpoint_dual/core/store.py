@@ -463,7 +463,9 @@ def weigh(value: Any, budget: int = 32_768) -> int:
 
 def _weight(row: Row) -> int:
     """About the bytes that are to be decoded of a row of the `page` query; of a foreign one that is not known."""
-    return _UNKNOWN_WEIGHT if isinstance(row[8], Foreign) else len(row[8])
+    if isinstance(row[8], Foreign):
+        return _UNKNOWN_WEIGHT
+    return len(row[8]) if isinstance(row[8], (bytes, memoryview)) else 0  # damaged otherwise, as decoding will tell
 
 
 def newness(row: Row) -> Row:
