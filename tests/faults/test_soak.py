@@ -16,7 +16,7 @@ from tests.support import tables
 from tests.support.checkpoints import config, metadata
 from tests.support.savers import KINDS, Kind, opened
 
-SECONDS = float(os.environ.get("SOAK_SECONDS", "20"))
+SECONDS = float(os.environ.get("SOAK_SECONDS", "10"))
 
 
 @pytest.mark.slow
