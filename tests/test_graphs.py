@@ -22,9 +22,7 @@ async def official_of(backend: str, face: str, database: str) -> AsyncIterator[A
         yield saver
 
 
-# Before langgraph 1.2.15, the order in which such writes are saved at exit was random.
-RANDOM = {("delta_channels_written_at_once", "exit")}
-CASES = [(name, how) for name in SCENARIOS for how in ("sync", "async", "exit") if (name, how) not in RANDOM]
+CASES = [(name, how) for name in SCENARIOS for how in ("sync", "async", "exit")]
 
 
 @pytest.mark.parametrize(("name", "durability"), CASES)
