@@ -57,3 +57,23 @@ async def check(
             found = stored.get(checkpoint_id)
             if found is None or found.checkpoint["channel_values"]["number"] != number or not has_writes(found):
                 report.lost += 1
+    if package == OURS:
+        report.torn += await disagreements(kind, database)
+
+
+async def disagreements(kind: Kind, database: str) -> int:
+    """How many threads the registry or the search index tell otherwise than the checkpoints do."""
+    found = 0
+    async with opened(kind.ours, database, search=True) as saver:
+        threads = (await saver.threads.alist(limit=10_000)).threads
+        known = {one.thread_id: (one.checkpoints, one.checkpoint_id) for one in threads}
+        stored: dict[str, list[str]] = {}
+        async for one in saver.alist(None):
+            place = one.config["configurable"]
+            stored.setdefault(place["thread_id"], []).append(place["checkpoint_id"])
+        found += known != {name: (len(ids), max(ids)) for name, ids in stored.items()}
+        for name in known:
+            if name.endswith("-chat"):
+                hits = (await saver.asearch("said", thread_id=name, limit=1_000)).hits
+                found += len(hits) != await saver.messages(name).acount()
+    return found

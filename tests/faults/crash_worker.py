@@ -12,7 +12,7 @@ import threading
 from typing import Any
 
 from tests.faults.history import astep, step
-from tests.support.savers import KINDS, opened
+from tests.support.savers import KINDS, OURS, opened
 
 WRITERS = 4
 LONGEST = 40
@@ -29,6 +29,8 @@ def write(saver: Any, name: str) -> None:
         for number in range(LONGEST):
             parent = step(saver, f"{name}-{run}", number, parent)
             say(f"{name}-{run}", number, parent)
+            if hasattr(saver, "messages"):
+                saver.messages(f"{name}-chat").append(("human", f"said {number}"))
 
 
 async def awrite(saver: Any, name: str) -> None:
@@ -37,11 +39,13 @@ async def awrite(saver: Any, name: str) -> None:
         for number in range(LONGEST):
             parent = await astep(saver, f"{name}-{run}", number, parent)
             say(f"{name}-{run}", number, parent)
+            if hasattr(saver, "messages"):
+                await saver.messages(f"{name}-chat").aappend(("human", f"said {number}"))
 
 
 async def main(package: str, kind_name: str, database: str, name: str) -> None:
     [kind] = [kind for kind in KINDS if kind.name == kind_name]
-    async with opened(kind.load(package), database) as saver:
+    async with opened(kind.load(package), database, **({"search": True} if package == OURS else {})) as saver:
         if kind.face == "async":
             await asyncio.gather(*(awrite(saver, f"{name}-{one}") for one in range(WRITERS)))
         else:
