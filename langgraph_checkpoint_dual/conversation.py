@@ -8,12 +8,13 @@ from typing import Any, TypeVar, cast
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
 
-from langgraph_checkpoint_dual.core import appending, conversations, searching
 from langgraph_checkpoint_dual.core.address import address_of, text_key
-from langgraph_checkpoint_dual.core.conversations import ConversationStats, CountTokens, StoredMessage, View
-from langgraph_checkpoint_dual.core.deltas import Reducer, messages_reducer
-from langgraph_checkpoint_dual.core.indexing import Index
-from langgraph_checkpoint_dual.core.searching import MARKS, SearchPage
+from langgraph_checkpoint_dual.core.conversations import appending, searching
+from langgraph_checkpoint_dual.core.conversations import reading as conversations
+from langgraph_checkpoint_dual.core.conversations.deltas import Reducer, messages_reducer
+from langgraph_checkpoint_dual.core.conversations.indexing import Index
+from langgraph_checkpoint_dual.core.conversations.reading import ConversationStats, CountTokens, StoredMessage, View
+from langgraph_checkpoint_dual.core.conversations.searching import MARKS, SearchPage
 from langgraph_checkpoint_dual.core.store import Store
 from langgraph_checkpoint_dual.core.tx import Database, finish
 from langgraph_checkpoint_dual.observing import Observer

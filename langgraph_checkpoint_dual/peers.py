@@ -21,10 +21,10 @@ from langgraph.checkpoint.base import (
 )
 
 from langgraph_checkpoint_dual.core.address import config_of
-from langgraph_checkpoint_dual.core.exchanging import Pending, Place, is_wanted, place_of
 from langgraph_checkpoint_dual.core.rows import RegistryRow
 from langgraph_checkpoint_dual.core.text import unescape
-from langgraph_checkpoint_dual.core.transfers import Options
+from langgraph_checkpoint_dual.core.transfer.exchanging import Pending, Place, is_wanted, place_of
+from langgraph_checkpoint_dual.core.transfer.transfers import Options
 from langgraph_checkpoint_dual.errors import ConfigError, DecodeError
 
 _OFFICIAL = {

@@ -25,13 +25,14 @@ from typing_extensions import Self
 
 from langgraph_checkpoint_dual.cache import Cache
 from langgraph_checkpoint_dual.conversation import Conversation, view_of
-from langgraph_checkpoint_dual.core import history, retention, searching, threads
-from langgraph_checkpoint_dual.core.adopting import Adopting, Adoption
-from langgraph_checkpoint_dual.core.deltas import Reducer
-from langgraph_checkpoint_dual.core.indexing import Indexing
+from langgraph_checkpoint_dual.core import history, retention, threads
+from langgraph_checkpoint_dual.core.conversations import searching
+from langgraph_checkpoint_dual.core.conversations.deltas import Reducer
+from langgraph_checkpoint_dual.core.conversations.indexing import Indexing
+from langgraph_checkpoint_dual.core.conversations.searching import MARKS, SearchPage, index_of
 from langgraph_checkpoint_dual.core.listing import Listing, listing
+from langgraph_checkpoint_dual.core.official.adopting import Adopting, Adoption
 from langgraph_checkpoint_dual.core.retention import Progress, Removed, Retention
-from langgraph_checkpoint_dual.core.searching import MARKS, SearchPage, index_of
 from langgraph_checkpoint_dual.core.space import Storage, Vacuumed
 from langgraph_checkpoint_dual.core.store import LATE, Rules, Store
 from langgraph_checkpoint_dual.core.trimming import HISTORIES

@@ -13,8 +13,8 @@ from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 
 from langgraph_checkpoint_dual.conversation import Conversation, StoredMessage
 from langgraph_checkpoint_dual.core.address import address_of
+from langgraph_checkpoint_dual.core.conversations.transcripts import writer
 from langgraph_checkpoint_dual.core.text import unescape
-from langgraph_checkpoint_dual.core.transcripts import writer
 from langgraph_checkpoint_dual.core.tx import Database, Tx, finish
 from langgraph_checkpoint_dual.errors import ConfigError
 from langgraph_checkpoint_dual.saver import Saver

@@ -14,14 +14,14 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from langgraph_checkpoint_dual.core import values
-from langgraph_checkpoint_dual.core.auditing import audit
-from langgraph_checkpoint_dual.core.exchanging import OurSide, Side, exchange
 from langgraph_checkpoint_dual.core.store import Rules, Store
 from langgraph_checkpoint_dual.core.text import escape, unescape
-from langgraph_checkpoint_dual.core.transferring import Link
-from langgraph_checkpoint_dual.core.transfers import Meter, Options, Progress, Report, TransferError, options
+from langgraph_checkpoint_dual.core.transfer.auditing import audit
+from langgraph_checkpoint_dual.core.transfer.exchanging import OurSide, Side, exchange
+from langgraph_checkpoint_dual.core.transfer.transferring import Link
+from langgraph_checkpoint_dual.core.transfer.transfers import Meter, Options, Progress, Report, TransferError, options
+from langgraph_checkpoint_dual.core.transfer.verifying import verify as verified
 from langgraph_checkpoint_dual.core.tx import Database, finish
-from langgraph_checkpoint_dual.core.verifying import verify as verified
 from langgraph_checkpoint_dual.errors import ConfigError
 from langgraph_checkpoint_dual.opening import aopen_saver, open_saver
 from langgraph_checkpoint_dual.opening import target as target_of

@@ -24,8 +24,8 @@ from pydantic import BaseModel, SecretStr
 
 from langgraph_checkpoint_dual.carrying import Carrier
 from langgraph_checkpoint_dual.core import values
-from langgraph_checkpoint_dual.core.comparing import compared
-from langgraph_checkpoint_dual.core.describing import Object, Opaque, describe, text, to_json
+from langgraph_checkpoint_dual.core.inspection.comparing import compared
+from langgraph_checkpoint_dual.core.inspection.describing import Object, Opaque, describe, text, to_json
 from langgraph_checkpoint_dual.errors import DecodeError
 from langgraph_checkpoint_dual.images import image
 from langgraph_checkpoint_dual.serde import Serializer

@@ -13,7 +13,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.checkpoint.base.id import uuid6
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 
-from langgraph_checkpoint_dual.core import doctor, mending, surveying
+from langgraph_checkpoint_dual.core.inspection import doctor, mending, surveying
 from langgraph_checkpoint_dual.core.migrations import migrations_of
 from langgraph_checkpoint_dual.core.tx import finish
 from tests.support.checkpoints import checkpoint, config, metadata, put

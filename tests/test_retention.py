@@ -26,7 +26,8 @@ from langgraph.types import Command, Send, interrupt
 from typing_extensions import TypedDict
 
 from langgraph_checkpoint_dual import AsyncPostgresSaver, AsyncSqliteSaver, PostgresSaver, Retention, SqliteSaver
-from langgraph_checkpoint_dual.core import doctor, retention
+from langgraph_checkpoint_dual.core import retention
+from langgraph_checkpoint_dual.core.inspection import doctor
 from langgraph_checkpoint_dual.core.retention import Progress
 from langgraph_checkpoint_dual.errors import BusyError, CheckpointerError, ConfigError, StaleHeadError
 from tests.support.checkpoints import checkpoint, config, listed, metadata, put

@@ -19,9 +19,9 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from psycopg.conninfo import make_conninfo
 
 from langgraph_checkpoint_dual import Cache, PostgresSaver, SqliteSaver
-from langgraph_checkpoint_dual.core.searching import SearchHit, SearchPage
+from langgraph_checkpoint_dual.core.conversations.searching import SearchHit, SearchPage
+from langgraph_checkpoint_dual.core.conversations.words import Term, indexed, snippet, terms_of, words_of
 from langgraph_checkpoint_dual.core.text import escape
-from langgraph_checkpoint_dual.core.words import Term, indexed, snippet, terms_of, words_of
 from langgraph_checkpoint_dual.errors import ConfigError
 from langgraph_checkpoint_dual.transfer import atransfer
 from tests.support.checkpoints import checkpoint, config, metadata, put

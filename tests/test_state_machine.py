@@ -29,7 +29,7 @@ from langgraph.checkpoint.base import get_checkpoint_id
 from langgraph.checkpoint.base.id import uuid6
 from langgraph.checkpoint.serde.types import ERROR, INTERRUPT
 
-from langgraph_checkpoint_dual.core.words import words_of
+from langgraph_checkpoint_dual.core.conversations.words import words_of
 from tests.support.compare import answer, fingerprint, key_of, parent_of
 from tests.support.model import Model, matches
 from tests.support.savers import BlockingFace, Kind, opened

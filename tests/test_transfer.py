@@ -23,7 +23,7 @@ from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.types import Command
 
 from langgraph_checkpoint_dual import PostgresSaver, SqliteSaver
-from langgraph_checkpoint_dual.core import transferring
+from langgraph_checkpoint_dual.core.transfer import transferring
 from langgraph_checkpoint_dual.errors import ConfigError
 from langgraph_checkpoint_dual.transfer import Progress, TransferError, atransfer, transfer
 from tests.support import postgres, tables

@@ -12,7 +12,7 @@ from langgraph_checkpoint_dual.cli.commands import Desk, Yes, command, confirm
 from langgraph_checkpoint_dual.cli.looking import ThreadId
 from langgraph_checkpoint_dual.cli.outcomes import NotFound
 from langgraph_checkpoint_dual.cli.output import bytes_of, count, counting, say, say_json
-from langgraph_checkpoint_dual.core import lineage
+from langgraph_checkpoint_dual.core.inspection import lineage
 from langgraph_checkpoint_dual.core.retention import Removed, Retention
 from langgraph_checkpoint_dual.core.tx import finish
 from langgraph_checkpoint_dual.errors import ConfigError

@@ -17,8 +17,8 @@ from langgraph_checkpoint_dual.cli.commands import Desk, Yes, command, confirm
 from langgraph_checkpoint_dual.cli.outcomes import Code
 from langgraph_checkpoint_dual.cli.output import bytes_of, cell, count, counting, say, say_json
 from langgraph_checkpoint_dual.cli.places import is_postgres, path_of
-from langgraph_checkpoint_dual.core.doctor import Examination, Finding, examine
-from langgraph_checkpoint_dual.core.mending import repair
+from langgraph_checkpoint_dual.core.inspection.doctor import Examination, Finding, examine
+from langgraph_checkpoint_dual.core.inspection.mending import repair
 from langgraph_checkpoint_dual.core.migrations import migrations_of
 from langgraph_checkpoint_dual.core.tx import finish
 from langgraph_checkpoint_dual.saver import Saver

@@ -14,11 +14,11 @@ from rich.tree import Tree
 from langgraph_checkpoint_dual.cli.commands import Desk, command
 from langgraph_checkpoint_dual.cli.outcomes import Code, NotFound
 from langgraph_checkpoint_dual.cli.output import bytes_of, cell, count, moment, safe, say, say_json, table
-from langgraph_checkpoint_dual.core import comparing, inspecting, lineage, sizes
 from langgraph_checkpoint_dual.core.address import Address, text_key, thread_key
-from langgraph_checkpoint_dual.core.describing import Object, text, to_json
-from langgraph_checkpoint_dual.core.inspecting import Damage, Inspected
-from langgraph_checkpoint_dual.core.lineage import Line, Step
+from langgraph_checkpoint_dual.core.inspection import comparing, inspecting, lineage, sizes
+from langgraph_checkpoint_dual.core.inspection.describing import Object, text, to_json
+from langgraph_checkpoint_dual.core.inspection.inspecting import Damage, Inspected
+from langgraph_checkpoint_dual.core.inspection.lineage import Line, Step
 from langgraph_checkpoint_dual.core.text import unescape
 from langgraph_checkpoint_dual.core.tx import finish
 from langgraph_checkpoint_dual.errors import ConfigError

@@ -14,7 +14,7 @@ from langgraph_checkpoint_dual.cli.looking import Namespace
 from langgraph_checkpoint_dual.cli.outcomes import Code, NotFound
 from langgraph_checkpoint_dual.cli.output import bytes_of, cell, count, counting, say, say_json
 from langgraph_checkpoint_dual.cli.places import is_postgres, masked, opened
-from langgraph_checkpoint_dual.core.describing import MessageReader
+from langgraph_checkpoint_dual.core.inspection.describing import MessageReader
 from langgraph_checkpoint_dual.errors import ConfigError
 from langgraph_checkpoint_dual.migrate import MoveError
 from langgraph_checkpoint_dual.migrate import Progress as MoveProgress

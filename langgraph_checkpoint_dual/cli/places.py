@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 from langgraph_checkpoint_dual.carrying import Carrier
 from langgraph_checkpoint_dual.cli.outcomes import NotFound
-from langgraph_checkpoint_dual.core.adopting import is_there
+from langgraph_checkpoint_dual.core.official.adopting import is_there
 from langgraph_checkpoint_dual.core.tx import finish
 from langgraph_checkpoint_dual.errors import ConfigError, SchemaError
 from langgraph_checkpoint_dual.opening import target

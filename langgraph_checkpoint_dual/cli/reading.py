@@ -12,8 +12,8 @@ from langgraph_checkpoint_dual.cli.looking import Namespace, ThreadId
 from langgraph_checkpoint_dual.cli.outcomes import Code, NotFound
 from langgraph_checkpoint_dual.cli.output import bytes_of, cell, count, counting, moment, say, say_json, table
 from langgraph_checkpoint_dual.conversation import Conversation, ConversationStats, StoredMessage
-from langgraph_checkpoint_dual.core.describing import MessageReader, Object, text, to_json
-from langgraph_checkpoint_dual.core.searching import SearchHit, SearchPage
+from langgraph_checkpoint_dual.core.conversations.searching import SearchHit, SearchPage
+from langgraph_checkpoint_dual.core.inspection.describing import MessageReader, Object, text, to_json
 from langgraph_checkpoint_dual.core.tx import Tx, finish
 from langgraph_checkpoint_dual.errors import ConfigError
 from langgraph_checkpoint_dual.saver import Saver

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 from importlib.resources import files
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from importlib.abc import Traversable
 
 TABLES = ("checkpoints", "items", "writes", "threads", "current_threads", "tombstones", "migrations")
 INDEXES = (
@@ -69,8 +74,15 @@ def fill(sql: str, names: dict[str, str]) -> str:
 @lru_cache
 def _sections(package: str) -> dict[str, str]:
     found: dict[str, str] = {}
-    for file in files(package).iterdir():
-        if file.name.endswith(".sql"):
-            _, *parts = _NAME.split(_COMMENT_LINES.sub("", file.read_text(encoding="utf-8")))
-            found.update(zip(parts[::2], map(str.strip, parts[1::2]), strict=True))
+    for file in _sql_files(files(package)):
+        _, *parts = _NAME.split(_COMMENT_LINES.sub("", file.read_text(encoding="utf-8")))
+        found.update(zip(parts[::2], map(str.strip, parts[1::2]), strict=True))
     return found
+
+
+def _sql_files(folder: Traversable) -> Iterator[Traversable]:
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            yield from _sql_files(entry)
+        elif entry.name.endswith(".sql"):
+            yield entry

@@ -7,7 +7,7 @@ import json
 from psycopg import errors, sql
 
 from langgraph_checkpoint_dual.core import migrations
-from langgraph_checkpoint_dual.core.indexing import STEPS
+from langgraph_checkpoint_dual.core.conversations.indexing import STEPS
 from langgraph_checkpoint_dual.core.queries import TABLES
 from langgraph_checkpoint_dual.core.tx import Tx
 from langgraph_checkpoint_dual.errors import SchemaError

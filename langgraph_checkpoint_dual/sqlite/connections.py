@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from langgraph_checkpoint_dual.core.metadata import matches, matches_either
-from langgraph_checkpoint_dual.core.official import matches_official, run_of
+from langgraph_checkpoint_dual.core.official.tables import matches_official, run_of
 from langgraph_checkpoint_dual.core.text import escape
 from langgraph_checkpoint_dual.errors import ClosedError
 

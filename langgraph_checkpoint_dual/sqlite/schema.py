@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from langgraph_checkpoint_dual.core import migrations
-from langgraph_checkpoint_dual.core.indexing import STEPS
+from langgraph_checkpoint_dual.core.conversations.indexing import STEPS
 from langgraph_checkpoint_dual.core.queries import Queries, fill
 from langgraph_checkpoint_dual.sqlite.transactions import quoted_names
 

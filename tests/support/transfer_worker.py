@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-from langgraph_checkpoint_dual.core import transferring
+from langgraph_checkpoint_dual.core.transfer import transferring
 from langgraph_checkpoint_dual.transfer import Progress, transfer
 
 

@@ -8,7 +8,7 @@ The contract:
    once, where it is stored; who copies items copies their words.
 3. The database itself takes the words away with their item, whoever removes it (`search.sql`).
 4. The tables are made when they are first needed. What was stored before that, or by a saver without `search=True`, is
-   indexed by `core/searching.py`'s `rebuild_search`.
+   indexed by `core/conversations/searching.py`'s `rebuild_search`.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from langchain_core.messages import BaseMessage
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from langgraph_checkpoint_dual.core import values
+from langgraph_checkpoint_dual.core.conversations.words import indexed
 from langgraph_checkpoint_dual.core.rows import ItemRow, Named, Outcome, Put, PutWrites, SearchRow
 from langgraph_checkpoint_dual.core.text import escape
 from langgraph_checkpoint_dual.core.tx import Database, Row, Tx
-from langgraph_checkpoint_dual.core.words import indexed
 from langgraph_checkpoint_dual.errors import CheckpointerError
 
 T = TypeVar("T")

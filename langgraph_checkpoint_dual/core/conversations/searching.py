@@ -20,9 +20,10 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from langgraph_checkpoint_dual.core.address import Address, text_key, thread_key
 from langgraph_checkpoint_dual.core.checkpoints import Loaded
-from langgraph_checkpoint_dual.core.conversations import View, check_number
+from langgraph_checkpoint_dual.core.conversations.indexing import Index, words_of_item
+from langgraph_checkpoint_dual.core.conversations.reading import View, check_number
+from langgraph_checkpoint_dual.core.conversations.words import Term, for_fts5, for_tsquery, snippet, terms_of
 from langgraph_checkpoint_dual.core.history import only, slots_at
-from langgraph_checkpoint_dual.core.indexing import Index, words_of_item
 from langgraph_checkpoint_dual.core.items import LIST, Manifest
 from langgraph_checkpoint_dual.core.looks import Look
 from langgraph_checkpoint_dual.core.rows import SearchRow
@@ -30,7 +31,6 @@ from langgraph_checkpoint_dual.core.store import Store, unless_lost
 from langgraph_checkpoint_dual.core.text import escape, unescape
 from langgraph_checkpoint_dual.core.times import moment
 from langgraph_checkpoint_dual.core.tx import Database, Row, Tx
-from langgraph_checkpoint_dual.core.words import Term, for_fts5, for_tsquery, snippet, terms_of
 from langgraph_checkpoint_dual.errors import ConfigError
 
 _CANDIDATES = 64
@@ -96,7 +96,7 @@ async def search_messages(
     cursor: str | None = None,
     marks: tuple[str, str] = MARKS,
 ) -> SearchPage:
-    """A page of the messages that a query asks for (see `core/words.py`), the best first.
+    """A page of the messages that a query asks for (see `core/conversations/words.py`), the best first.
 
     Raises:
         ConfigError: if the query is no text, or the limit, the cursor or an id cannot be used.

@@ -13,7 +13,7 @@ from langgraph.checkpoint.base import writes_sort_key
 from langgraph_checkpoint_dual.core import values
 from langgraph_checkpoint_dual.core.address import Address
 from langgraph_checkpoint_dual.core.checkpoints import Foreign, restored, slots_of
-from langgraph_checkpoint_dual.core.describing import Describer, describe
+from langgraph_checkpoint_dual.core.inspection.describing import Describer, describe
 from langgraph_checkpoint_dual.core.items import DICT, LIST, Inline, Manifest, Slot, merged
 from langgraph_checkpoint_dual.core.looks import ItemLost
 from langgraph_checkpoint_dual.core.store import unless_lost

@@ -8,8 +8,8 @@ from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
 
 from langgraph_checkpoint_dual.core.equality import same
-from langgraph_checkpoint_dual.core.exchanging import Place, Side, place_of
-from langgraph_checkpoint_dual.core.transfers import Meter
+from langgraph_checkpoint_dual.core.transfer.exchanging import Place, Side, place_of
+from langgraph_checkpoint_dual.core.transfer.transfers import Meter
 from langgraph_checkpoint_dual.errors import DecodeError
 
 

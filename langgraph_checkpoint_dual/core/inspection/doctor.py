@@ -22,14 +22,9 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from langgraph_checkpoint_dual.core import values
 from langgraph_checkpoint_dual.core.address import Address, thread_key
 from langgraph_checkpoint_dual.core.checkpoints import slots_of
-from langgraph_checkpoint_dual.core.describing import describe
-from langgraph_checkpoint_dual.core.inspecting import damages, inspected
-from langgraph_checkpoint_dual.core.items import Range
-from langgraph_checkpoint_dual.core.metadata import from_json
-from langgraph_checkpoint_dual.core.official import opened, own_writes
-from langgraph_checkpoint_dual.core.queries import INDEXES, TABLES
-from langgraph_checkpoint_dual.core.registry import now
-from langgraph_checkpoint_dual.core.surveying import (
+from langgraph_checkpoint_dual.core.inspection.describing import describe
+from langgraph_checkpoint_dual.core.inspection.inspecting import damages, inspected
+from langgraph_checkpoint_dual.core.inspection.surveying import (
     ROWS,
     Survey,
     extend,
@@ -43,6 +38,11 @@ from langgraph_checkpoint_dual.core.surveying import (
     surveyed,
     used_ranges,
 )
+from langgraph_checkpoint_dual.core.items import Range
+from langgraph_checkpoint_dual.core.metadata import from_json
+from langgraph_checkpoint_dual.core.official.tables import opened, own_writes
+from langgraph_checkpoint_dual.core.queries import INDEXES, TABLES
+from langgraph_checkpoint_dual.core.registry import now
 from langgraph_checkpoint_dual.core.text import unescape
 from langgraph_checkpoint_dual.core.times import micros_of_id
 from langgraph_checkpoint_dual.core.tx import Database, Row, Tx

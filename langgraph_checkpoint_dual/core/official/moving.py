@@ -34,7 +34,7 @@ from langgraph_checkpoint_dual.core.checkpoints import Loaded, loaded, pending_w
 from langgraph_checkpoint_dual.core.equality import same
 from langgraph_checkpoint_dual.core.items import Inline
 from langgraph_checkpoint_dual.core.looks import Known, Look
-from langgraph_checkpoint_dual.core.official import Theirs, opened, own_writes, raw_places_of
+from langgraph_checkpoint_dual.core.official.tables import Theirs, opened, own_writes, raw_places_of
 from langgraph_checkpoint_dual.core.rows import Put, PutWrites, ThreadRow, WriteRow, size_of
 from langgraph_checkpoint_dual.core.store import ATTEMPTS, Store, unless_lost
 from langgraph_checkpoint_dual.core.text import escape, unescape

@@ -37,7 +37,7 @@ from langgraph_checkpoint_dual.core.rows import CheckpointRow, CurrentRow, ItemR
 from langgraph_checkpoint_dual.core.store import Store, unless_lost
 from langgraph_checkpoint_dual.core.text import escape, unescape
 from langgraph_checkpoint_dual.core.threads import delete_thread, kept_by_prune
-from langgraph_checkpoint_dual.core.transfers import Meter, Options
+from langgraph_checkpoint_dual.core.transfer.transfers import Meter, Options
 from langgraph_checkpoint_dual.core.tx import Database, Row, Tx
 from langgraph_checkpoint_dual.errors import DecodeError
 

@@ -11,8 +11,8 @@ from difflib import SequenceMatcher
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from langgraph_checkpoint_dual.core.address import Address
-from langgraph_checkpoint_dual.core.describing import Object, text
-from langgraph_checkpoint_dual.core.inspecting import Inspected, inspect_together, is_entry
+from langgraph_checkpoint_dual.core.inspection.describing import Object, text
+from langgraph_checkpoint_dual.core.inspection.inspecting import Inspected, inspect_together, is_entry
 from langgraph_checkpoint_dual.core.items import DICT, LIST, Manifest
 from langgraph_checkpoint_dual.core.tx import Database
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from langchain_core.messages import BaseMessage, ChatMessage, ToolMessage
 
-from langgraph_checkpoint_dual.core.conversations import StoredMessage
+from langgraph_checkpoint_dual.core.conversations.reading import StoredMessage
 from langgraph_checkpoint_dual.errors import ConfigError
 
 _TICKS = re.compile("`{3,}")

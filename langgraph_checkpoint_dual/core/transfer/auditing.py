@@ -19,7 +19,7 @@ from langgraph_checkpoint_dual.core.looks import ItemLost
 from langgraph_checkpoint_dual.core.rows import CheckpointRow, ItemRow, WriteRow
 from langgraph_checkpoint_dual.core.store import Store
 from langgraph_checkpoint_dual.core.text import unescape
-from langgraph_checkpoint_dual.core.transferring import (
+from langgraph_checkpoint_dual.core.transfer.transferring import (
     Bounds,
     Entry,
     Fetched,

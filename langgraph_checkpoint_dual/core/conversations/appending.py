@@ -38,8 +38,8 @@ from langgraph_checkpoint_dual import observing
 from langgraph_checkpoint_dual.core import values
 from langgraph_checkpoint_dual.core.address import Address, config_of
 from langgraph_checkpoint_dual.core.checkpoints import Loaded, checkpoint_row, write_row
-from langgraph_checkpoint_dual.core.conversations import ListedItems, Spot, View, not_a_list, value_at
-from langgraph_checkpoint_dual.core.deltas import is_snapshot, rebuilt, snapshot
+from langgraph_checkpoint_dual.core.conversations.deltas import is_snapshot, rebuilt, snapshot
+from langgraph_checkpoint_dual.core.conversations.reading import ListedItems, Spot, View, not_a_list, value_at
 from langgraph_checkpoint_dual.core.history import only
 from langgraph_checkpoint_dual.core.items import LIST, Inline, Manifest, Planned, Planner, Range, Slot, cut
 from langgraph_checkpoint_dual.core.looks import Look

@@ -24,8 +24,8 @@ from typing import Any, TypeVar
 from langgraph_checkpoint_dual.core import values
 from langgraph_checkpoint_dual.core.checkpoints import loaded, sealed_body, slots_of
 from langgraph_checkpoint_dual.core.items import Slot, pack_slots
-from langgraph_checkpoint_dual.core.moving import Again, Mover, copy
-from langgraph_checkpoint_dual.core.official import (
+from langgraph_checkpoint_dual.core.official.moving import Again, Mover, copy
+from langgraph_checkpoint_dual.core.official.tables import (
     escaped,
     escaped_one,
     metadata_text,

@@ -36,7 +36,7 @@ from langgraph_checkpoint_dual import observing
 from langgraph_checkpoint_dual.core import values
 from langgraph_checkpoint_dual.core.address import Address
 from langgraph_checkpoint_dual.core.checkpoints import Loaded
-from langgraph_checkpoint_dual.core.deltas import Reducer, rebuilt, without_snapshot
+from langgraph_checkpoint_dual.core.conversations.deltas import Reducer, rebuilt, without_snapshot
 from langgraph_checkpoint_dual.core.history import only, slots_at
 from langgraph_checkpoint_dual.core.items import LIST, Inline, Manifest, Range, Slot, cut, joined, merged
 from langgraph_checkpoint_dual.core.looks import Look, Part

@@ -1,0 +1,1 @@
+"""Messages of threads: read in parts, added without a graph, searched."""

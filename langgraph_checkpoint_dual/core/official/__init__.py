@@ -1,0 +1,1 @@
+"""The official savers' tables: read beside ours, and moved."""

@@ -1,0 +1,1 @@
+"""Threads from one saver to another, and the proof that they arrived."""
