@@ -23,7 +23,7 @@ from langgraph_checkpoint_dual.combining import Combiner, Job
 from langgraph_checkpoint_dual.core.rows import Named, Outcome, Put, PutWrites, size_of
 from langgraph_checkpoint_dual.core.space import Vacuumed
 from langgraph_checkpoint_dual.core.tx import Row, TableGone, Tx, finish
-from langgraph_checkpoint_dual.errors import CheckpointerError, ClosedError
+from langgraph_checkpoint_dual.errors import CheckpointerError, ClosedError, ConfigError
 from langgraph_checkpoint_dual.hopping import INLINE_WEIGHT, HoppingFace
 from langgraph_checkpoint_dual.observing import Callers, callers, on_behalf_of
 from langgraph_checkpoint_dual.postgres.arrays import register
@@ -54,6 +54,7 @@ from langgraph_checkpoint_dual.retrying import Attempts, block, repeated
 
 T = TypeVar("T")
 CLOSED = "this saver was closed; open a new one"
+_LATEST = ("read committed", "read uncommitted")
 _LANES = 4
 """On how many connections of a pool the additions of blocking callers are under way at once."""
 _SHARED_BYTES = 256 * 1024
@@ -172,6 +173,19 @@ def _in_transaction(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
     return not conn.autocommit or conn.info.transaction_status != TransactionStatus.IDLE
 
 
+async def _sees_the_latest(tx: Tx) -> None:
+    """Make sure that the transaction sees what others have committed before each of its statements.
+
+    With a snapshot of before, a change would take away what the puts since then use.
+    """
+    [(level,)] = await tx.fetch("ddl SHOW transaction_isolation")
+    if level not in _LATEST:
+        raise ConfigError(
+            f"this operation cannot run in a transaction of isolation level {level.upper()}, which does not see what "
+            "others store meanwhile: begin it as READ COMMITTED, or give the saver a connection of its own"
+        )
+
+
 def _given(query: str, args: dict[str, Any]) -> dict[str, Any] | None:
     # Without parameters psycopg takes a text as it is, where otherwise "%%" means "%".
     return None if query.startswith("ddl ") and not args else args
@@ -252,6 +266,8 @@ class _Engine:
             return result
         if await fate.is_committed(tx):
             return fate.result
+        if _in_transaction(tx.conn):
+            await _sees_the_latest(tx)
         return await tx.whole(lambda: fate.run(tx))
 
     async def _vacuumed(self, full: bool, tx: BlockingTx | LoopTx) -> Vacuumed:

@@ -18,6 +18,7 @@ _CANCEL_SECONDS = 5.0
 _PASSING = {"40001", "40P01"}
 """Serialization failure, deadlock: the server rolled back and asks for a repetition."""
 _SINGLE = "this saver was given a single connection, which it cannot open again: give it a pool or a connection string"
+_ROLLED_BACK = "it was part of a transaction of the caller's: roll that back and run it again"
 
 
 def interrupts(error: Exception, conn: Connection[Any] | AsyncConnection[Any]) -> bool:
@@ -32,7 +33,7 @@ def interruption(
 ) -> InterruptedSession:
     """The failure of a session, for whoever decides on another attempt; the session is not used again."""
     if not replaceable:
-        advice = _SINGLE if conn.closed else ""
+        advice = _SINGLE if conn.closed else "" if _is_idle(conn) else _ROLLED_BACK
         return InterruptedSession(error, again=not conn.closed and _is_idle(conn), advice=advice)
     if isinstance(error, errors.ReadOnlySqlTransaction):
         conn.pgconn.finish()  # the server became a standby, or is not the primary yet
@@ -45,7 +46,7 @@ def _is_read_only_by_choice(conn: Connection[Any] | AsyncConnection[Any]) -> boo
 
 
 def _is_idle(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
-    return conn.autocommit and conn.info.transaction_status == TransactionStatus.IDLE
+    return conn.info.transaction_status == TransactionStatus.IDLE
 
 
 def refuses_transactions(error: Exception) -> bool:

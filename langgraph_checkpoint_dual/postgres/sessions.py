@@ -23,7 +23,7 @@ from contextlib import (
 from typing import Any, NamedTuple, TypeAlias
 from weakref import WeakSet
 
-from psycopg import AsyncConnection, AsyncPipeline, Connection, Error, IsolationLevel, OperationalError, Pipeline
+from psycopg import AsyncConnection, AsyncPipeline, Connection, Error, OperationalError, Pipeline
 from psycopg.pq import TransactionStatus
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
@@ -51,7 +51,6 @@ STATEMENT_MODE = (
 _POOL_FAILURES = (PoolTimeout, TooManyRequests, PoolClosed)
 _PING_SECONDS = 1.0
 _OPEN = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
-_LATEST = (None, IsolationLevel.READ_COMMITTED)
 _SEE_THE_LATEST = b"SET TRANSACTION ISOLATION LEVEL READ COMMITTED"
 _BUSY = (
     "no connection of the pool became free in time ({}); give the pool more connections (max_size) or a longer timeout"
@@ -332,15 +331,11 @@ def _explained(failure: OperationalError) -> CheckpointerError:
 
 
 def _transaction_of(conn: Connection[Any]) -> AbstractContextManager[Any]:
-    if conn.autocommit:
-        return nullcontext()
-    return conn.transaction() if conn.isolation_level in _LATEST else transaction(conn)
+    return nullcontext() if conn.autocommit else transaction(conn)
 
 
 def _loop_transaction_of(conn: AsyncConnection[Any]) -> AbstractAsyncContextManager[Any]:
-    if conn.autocommit:
-        return nullcontext()
-    return conn.transaction() if conn.isolation_level in _LATEST else loop_transaction(conn)
+    return nullcontext() if conn.autocommit else loop_transaction(conn)
 
 
 @contextmanager

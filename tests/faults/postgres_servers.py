@@ -144,6 +144,19 @@ def terminate(uri: str, condition: str = "true") -> int:
     )
 
 
+def fail_first_attempts(uri: str, code: str) -> None:
+    """Let a trigger stand for the other side of a conflict: only each third change of checkpoints succeeds."""
+    for statement in (
+        "CREATE SEQUENCE attempts",
+        f"""CREATE FUNCTION conflict() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF nextval('attempts') % 3 <> 0 THEN RAISE EXCEPTION USING ERRCODE = '{code}'; END IF;
+            RETURN NULL; END $$""",
+        """CREATE TRIGGER conflict BEFORE INSERT OR DELETE ON dual_checkpoints
+            FOR EACH STATEMENT EXECUTE FUNCTION conflict()""",
+    ):
+        execute(uri, statement)
+
+
 async def until_one_waits(uri: str) -> None:
     """Until a backend of this database waits for a lock."""
     await until(uri, "wait_event_type = 'Lock'", lambda found: found == 1)

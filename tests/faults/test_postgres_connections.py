@@ -14,7 +14,16 @@ from langgraph_checkpoint_dual.errors import BusyError, UnavailableError
 from langgraph_checkpoint_dual.postgres import PostgresSaver
 from langgraph_checkpoint_dual.postgres.aio import AsyncPostgresSaver
 from tests.faults.postgres_load import WAYS, Load, Way
-from tests.faults.postgres_servers import Cluster, Proxy, execute, free_port, terminate, until, until_one_waits
+from tests.faults.postgres_servers import (
+    Cluster,
+    Proxy,
+    execute,
+    fail_first_attempts,
+    free_port,
+    terminate,
+    until,
+    until_one_waits,
+)
 from tests.support.checkpoints import config, listed, put
 from tests.support.savers import BlockingFace
 
@@ -107,18 +116,9 @@ async def one_use(saver: Any, use: str, last: Any) -> None:
 
 @pytest.mark.parametrize("code", ["40001", "40P01"])
 async def test_what_the_server_rolled_back_is_repeated(way: Way, code: str, postgres_uri: str) -> None:
-    """A trigger stands for the other side of a conflict: it fails the first attempts at each change."""
     async with way.opened(postgres_uri) as saver:
         first = await put(saver, values={"total": 1})
-        for statement in (
-            "CREATE SEQUENCE attempts",
-            f"""CREATE FUNCTION conflict() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-                IF nextval('attempts') % 3 <> 0 THEN RAISE EXCEPTION USING ERRCODE = '{code}'; END IF;
-                RETURN NULL; END $$""",
-            """CREATE TRIGGER conflict BEFORE INSERT OR DELETE ON dual_checkpoints
-                FOR EACH STATEMENT EXECUTE FUNCTION conflict()""",
-        ):
-            execute(postgres_uri, statement)
+        fail_first_attempts(postgres_uri, code)
         last = await put(saver, first, {"total": 2})
         await saver.acopy_thread("thread", "copy")
         await saver.adelete_thread("copy")
