@@ -68,11 +68,17 @@ class Cluster:
     @classmethod
     @contextmanager
     def new(cls) -> Iterator[Cluster]:
-        with folder() as home:
-            one = cls(home)
-            run(one.bin / "initdb", "-D", one.data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync")
-            with one.running():
-                yield one
+        with folder() as home, cls.made(home) as one:
+            yield one
+
+    @classmethod
+    @contextmanager
+    def made(cls, home: Path, *options: str | Path) -> Iterator[Cluster]:
+        """One in a folder that the server's user owns, with further options of `initdb`."""
+        one = cls(home)
+        run(one.bin / "initdb", "-D", one.data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync", *options)
+        with one.running():
+            yield one
 
     @contextmanager
     def standby(self) -> Iterator[Cluster]:
