@@ -29,6 +29,7 @@ _LONG = {"retain", "vacuum"}
 _READS = {
     "get_tuple", "list", "get_delta_channel_history", "search_messages",
     "messages_page", "messages_last", "messages_window", "messages_count", "messages_stats",
+    "threads_get", "threads_list", "threads_count", "threads_current",
 }  # fmt: skip
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from langgraph_checkpoint_dual.core import registry, threads
 from langgraph_checkpoint_dual.core.registry import Thread, ThreadPage
 from langgraph_checkpoint_dual.core.store import Store
 from langgraph_checkpoint_dual.core.tx import Database, finish
+from langgraph_checkpoint_dual.observing import Observer
+
+T = TypeVar("T")
 
 __all__ = ["Thread", "ThreadPage", "Threads"]
 
@@ -26,16 +29,20 @@ class Threads:
     be used raises `ConfigError`.
     """
 
-    def __init__(self, store: Store, blocking: Database, looping: Database) -> None:
+    def __init__(self, store: Store, blocking: Database, looping: Database, observer: Observer, system: str) -> None:
         self._store, self._blocking, self._looping = store, blocking, looping
+        self._observer, self._system = observer, system
+
+    def _seen(self, thread_id: Any, work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
+        return self._observer.observed(self._system, thread_id, work)
 
     def get(self, thread_id: str) -> Thread | None:
         """A thread; `None` if there is none of this id."""
-        return finish(registry.get(self._blocking, thread_id))
+        return finish(self._seen(thread_id, registry.threads_get(self._blocking, thread_id)))
 
     async def aget(self, thread_id: str) -> Thread | None:
         """As `get`."""
-        return await registry.get(self._looping, thread_id)
+        return await self._seen(thread_id, registry.threads_get(self._looping, thread_id))
 
     def list(
         self,
@@ -62,7 +69,9 @@ class Threads:
                 page that was read already. Nothing is listed twice.
         """
         where = _where(user_id, status, metadata, updated_after, updated_before)
-        return finish(registry.page(self._blocking, where, order=order, limit=limit, cursor=cursor))
+        return finish(
+            self._seen(None, registry.threads_list(self._blocking, where, order=order, limit=limit, cursor=cursor))
+        )
 
     async def alist(
         self,
@@ -78,7 +87,9 @@ class Threads:
     ) -> ThreadPage:
         """As `list`."""
         where = _where(user_id, status, metadata, updated_after, updated_before)
-        return await registry.page(self._looping, where, order=order, limit=limit, cursor=cursor)
+        return await self._seen(
+            None, registry.threads_list(self._looping, where, order=order, limit=limit, cursor=cursor)
+        )
 
     def count(
         self,
@@ -91,7 +102,7 @@ class Threads:
     ) -> int:
         """How many threads `list` would find in all."""
         where = _where(user_id, status, metadata, updated_after, updated_before)
-        return finish(registry.count(self._blocking, where))
+        return finish(self._seen(None, registry.threads_count(self._blocking, where)))
 
     async def acount(
         self,
@@ -104,7 +115,7 @@ class Threads:
     ) -> int:
         """As `count`."""
         where = _where(user_id, status, metadata, updated_after, updated_before)
-        return await registry.count(self._looping, where)
+        return await self._seen(None, registry.threads_count(self._looping, where))
 
     def register(
         self,
@@ -118,9 +129,8 @@ class Threads:
 
         Metadata is merged key by key; a value `None` removes the key.
         """
-        return finish(
-            registry.edit(self._blocking, thread_id, user_id=user_id, title=title, metadata=metadata, make=True)
-        )
+        given = {"user_id": user_id, "title": title, "metadata": metadata}
+        return finish(self._seen(thread_id, registry.threads_register(self._blocking, thread_id, **given)))
 
     async def aregister(
         self,
@@ -131,7 +141,8 @@ class Threads:
         metadata: Mapping[str, Any] | None = None,
     ) -> Thread:
         """As `register`."""
-        return await registry.edit(self._looping, thread_id, user_id=user_id, title=title, metadata=metadata, make=True)
+        given = {"user_id": user_id, "title": title, "metadata": metadata}
+        return await self._seen(thread_id, registry.threads_register(self._looping, thread_id, **given))
 
     def update(
         self,
@@ -146,9 +157,8 @@ class Threads:
         Raises:
             ThreadNotFoundError: if it is not.
         """
-        return finish(
-            registry.edit(self._blocking, thread_id, user_id=user_id, title=title, metadata=metadata, make=False)
-        )
+        given = {"user_id": user_id, "title": title, "metadata": metadata}
+        return finish(self._seen(thread_id, registry.threads_update(self._blocking, thread_id, **given)))
 
     async def aupdate(
         self,
@@ -159,33 +169,32 @@ class Threads:
         metadata: Mapping[str, Any] | None = None,
     ) -> Thread:
         """As `update`."""
-        return await registry.edit(
-            self._looping, thread_id, user_id=user_id, title=title, metadata=metadata, make=False
-        )
+        given = {"user_id": user_id, "title": title, "metadata": metadata}
+        return await self._seen(thread_id, registry.threads_update(self._looping, thread_id, **given))
 
     def delete(self, thread_id: str) -> None:
         """Remove a thread with everything of it, as the saver's `delete_thread` does."""
-        finish(threads.delete_thread(self._store, self._blocking, thread_id))
+        finish(self._seen(thread_id, threads.delete_thread(self._store, self._blocking, thread_id)))
 
     async def adelete(self, thread_id: str) -> None:
         """As `delete`."""
-        await threads.delete_thread(self._store, self._looping, thread_id)
+        await self._seen(thread_id, threads.delete_thread(self._store, self._looping, thread_id))
 
     def current(self, user_id: str, agent: str = "") -> str | None:
         """The id of the thread that a user is in with an agent, as `set_current` noted it; `None` if there is none."""
-        return finish(registry.current(self._blocking, user_id, agent))
+        return finish(self._seen(None, registry.threads_current(self._blocking, user_id, agent)))
 
     async def acurrent(self, user_id: str, agent: str = "") -> str | None:
         """As `current`."""
-        return await registry.current(self._looping, user_id, agent)
+        return await self._seen(None, registry.threads_current(self._looping, user_id, agent))
 
     def set_current(self, user_id: str, thread_id: str | None, agent: str = "") -> None:
         """Note which thread a user is in with an agent; `None` forgets it, and so does deleting the thread."""
-        finish(registry.set_current(self._blocking, user_id, thread_id, agent))
+        finish(self._seen(thread_id, registry.threads_set_current(self._blocking, user_id, thread_id, agent)))
 
     async def aset_current(self, user_id: str, thread_id: str | None, agent: str = "") -> None:
         """As `set_current`."""
-        await registry.set_current(self._looping, user_id, thread_id, agent)
+        await self._seen(thread_id, registry.threads_set_current(self._looping, user_id, thread_id, agent))
 
 
 def _where(

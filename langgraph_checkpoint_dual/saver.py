@@ -110,7 +110,7 @@ class Saver(BaseCheckpointSaver[str]):
     @property
     def threads(self) -> Threads:
         """The registry of threads: list, count, name and delete them without a look at their state."""
-        return Threads(self._store, self._whole_blocking, self._whole_looping)
+        return Threads(self._store, self._whole_blocking, self._whole_looping, self._observer, self._system)
 
     def messages(
         self,
@@ -352,15 +352,13 @@ class Saver(BaseCheckpointSaver[str]):
         finish(
             self._seen(
                 source_thread_id,
-                threads.copy_thread(self._store, self._whole_blocking, source_thread_id, target_thread_id),
+                threads.copy_thread(self._whole_blocking, source_thread_id, target_thread_id),
             )
         )
 
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """As `copy_thread`."""
-        await self._seen(
-            source_thread_id, threads.copy_thread(self._store, self._whole_looping, source_thread_id, target_thread_id)
-        )
+        await self._seen(source_thread_id, threads.copy_thread(self._whole_looping, source_thread_id, target_thread_id))
 
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Keep only the latest checkpoint of each namespace (`"keep_latest"`) or nothing (`"delete"`) of these threads.

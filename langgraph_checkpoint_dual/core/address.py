@@ -22,10 +22,14 @@ class Address(NamedTuple):
     checkpoint_id: str | None = None
 
     @property
+    def conditions(self) -> dict[str, dict[str, str]]:
+        """What is known of it, as conditions of the query `page`."""
+        return {key: {key: value} for key, value in self._asdict().items() if value is not None}
+
+    @property
     def where(self) -> dict[str, Any]:
         """The address as its user knows it, for error texts."""
-        known = {key: unescape(value) for key, value in self._asdict().items() if value is not None}
-        return known
+        return {key: unescape(value) for key, value in self._asdict().items() if value is not None}
 
 
 def thread_key(thread_id: object) -> str:
@@ -50,6 +54,19 @@ def text_key(name: str, value: object) -> str:
     if not isinstance(value, str):
         raise ConfigError(f"{name} must be a str, not {value!r}")
     return escape(value)
+
+
+def user_key(user_id: object) -> str:
+    """A user's id as stored. `int` ids become `str`.
+
+    Raises:
+        ConfigError: if it is empty or of another type.
+    """
+    if isinstance(user_id, int) and not isinstance(user_id, bool):
+        user_id = str(user_id)
+    if not isinstance(user_id, str) or not user_id:
+        raise ConfigError(f"user_id must be a non-empty str or an int, not {user_id!r}")
+    return escape(user_id)
 
 
 def many(name: str, ids: Iterable[T]) -> Iterable[T]:

@@ -14,6 +14,7 @@ from langgraph_checkpoint_dual.core.address import before_id, selection_of
 from langgraph_checkpoint_dual.core.checkpoints import Loaded
 from langgraph_checkpoint_dual.core.looks import ItemLost, Look
 from langgraph_checkpoint_dual.core.metadata import filter_args
+from langgraph_checkpoint_dual.core.queries import fetch_where
 from langgraph_checkpoint_dual.core.store import Store, newness, undamaged, unless_lost, with_values
 from langgraph_checkpoint_dual.core.tx import Database, Row, Tx
 from langgraph_checkpoint_dual.errors import ConfigError, DecodeError
@@ -36,13 +37,11 @@ def listing(
     """
     if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 0):
         raise ConfigError(f"limit must be a non-negative int or None, not {limit!r}")
-    where: dict[str, dict[str, Any]] = {}
-    if config is not None:
-        where = {key: {key: value} for key, value in selection_of(config)._asdict().items() if value is not None}
+    where: dict[str, Mapping[str, Any]] = {} if config is None else {**selection_of(config).conditions}
     if (bound := before_id(before)) is not None:
         where["before"] = {"before": bound}
     if (wanted := filter_args(filter)) is not None:
-        where["filter"] = dict(wanted)
+        where["filter"] = wanted
     return Listing(store, where, limit, on_damaged)
 
 
@@ -52,7 +51,7 @@ class Listing:
     def __init__(
         self,
         store: Store,
-        where: dict[str, dict[str, Any]],
+        where: dict[str, Mapping[str, Any]],
         limit: int | None,
         on_damaged: Callable[[DecodeError], object] | None,
     ) -> None:
@@ -75,9 +74,7 @@ class Listing:
         return found
 
     async def _fetch(self, size: int, tx: Tx) -> tuple[list[Loaded | DecodeError], Look, Row]:
-        args = {key: value for part in self._where.values() for key, value in part.items()}
-        where = f"page where {' and '.join(self._where)}" if self._where else "page"
-        rows = await tx.fetch(where, limit=size, **args)
+        rows = await fetch_where(tx, "page", self._where, limit=size)
         found = await self._store.load_page(tx, rows)
         look = Look({})
         await look.fetch(tx, [one for one in found if isinstance(one, Loaded)])

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from langgraph_checkpoint_dual.core.tx import Row, Tx
 
 if TYPE_CHECKING:
     from importlib.abc import Traversable
 
+Conditions: TypeAlias = Mapping[str, Mapping[str, Any]]
+"""Names of conditions, with the arguments of each."""
 TABLES = ("checkpoints", "items", "writes", "threads", "current_threads", "tombstones", "migrations")
 INDEXES = (
     "checkpoints_latest",
@@ -66,6 +70,12 @@ class Queries:
         return fill(_PART.sub(lambda match: self._named[match[1]], sql), self._tables)
 
 
+async def fetch_where(tx: Tx, query: str, where: Conditions, **args: Any) -> list[Row]:
+    """The rows of a query under these conditions."""
+    given = {name: value for some in where.values() for name, value in some.items()}
+    return await tx.fetch(f"{query} where {' and '.join(where)}" if where else query, **given, **args)
+
+
 def fill(sql: str, names: dict[str, str]) -> str:
     """SQL with the names in braces replaced by these (quoted) names."""
     return re.sub(r"\{(\w+)\}", lambda match: names[match[1]], sql)
@@ -76,7 +86,10 @@ def _sections(package: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for file in _sql_files(files(package)):
         _, *parts = _NAME.split(_COMMENT_LINES.sub("", file.read_text(encoding="utf-8")))
-        found.update(zip(parts[::2], map(str.strip, parts[1::2]), strict=True))
+        named = dict(zip(parts[::2], map(str.strip, parts[1::2]), strict=True))
+        if twice := found.keys() & named.keys():
+            raise ValueError(f"{file.name} has queries that another file of {package} has: {', '.join(sorted(twice))}")
+        found.update(named)
     return found
 
 

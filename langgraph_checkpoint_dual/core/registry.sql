@@ -52,6 +52,12 @@ t.thread_id IN (
 -- name: threads counted
 SELECT count(*) FROM {threads} AS t {where}
 
+-- name: threads paged
+-- The next threads, in the order of their ids, and when they were updated.
+SELECT t.thread_id, t.updated_at FROM {threads} AS t {where} ORDER BY t.thread_id LIMIT :limit
+-- name: threads.beyond
+t.thread_id > :beyond
+
 -- name: metadata_of_thread
 SELECT CAST(metadata AS TEXT) FROM {threads} WHERE thread_id = :thread_id
 

@@ -10,17 +10,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple
 
-from langgraph_checkpoint_dual.core import registry
+from langgraph_checkpoint_dual.core import times
 from langgraph_checkpoint_dual.core.address import many, thread_key
 from langgraph_checkpoint_dual.core.metadata import filter_args
+from langgraph_checkpoint_dual.core.queries import Conditions, fetch_where
+from langgraph_checkpoint_dual.core.registry import conditions
 from langgraph_checkpoint_dual.core.store import Store
 from langgraph_checkpoint_dual.core.text import unescape
 from langgraph_checkpoint_dual.core.threads import remove_thread
-from langgraph_checkpoint_dual.core.times import micros_of_id
 from langgraph_checkpoint_dual.core.tree import Nodes, Removal, removals, remove, staying, tree_of
 from langgraph_checkpoint_dual.core.tx import Database, Row, Tx
 from langgraph_checkpoint_dual.errors import ConfigError
@@ -105,7 +106,7 @@ class _Bounds(NamedTuple):
         kept = ids[: self.keep_last]
         oldest = self.oldest
         if oldest is not None:
-            kept = [one for one in kept if not 0 < micros_of_id(unescape(one)) < oldest]
+            kept = [one for one in kept if not 0 < times.micros_of_id(unescape(one)) < oldest]
         return {ids[0], *kept}
 
     def is_idle(self, updated_at: int) -> bool:
@@ -131,14 +132,14 @@ async def retain(
     on_progress: Watch | None = None,
     now: datetime | None = None,
 ) -> Removed:
-    """Apply a policy to the threads that `registry.conditions` describe, or to some of these.
+    """Apply a policy to the threads that `conditions` describe, or to some of these.
 
     Raises:
         ConfigError: if an argument cannot be used.
     """
     if not isinstance(policy, Retention):
         raise ConfigError(f"the policy must be a Retention, not a {type(policy).__name__}")
-    bounds = _bounds(policy, registry.micros(now or datetime.now(timezone.utc)))
+    bounds = _bounds(policy, times.now() if now is None else times.micros(now))
     chosen = _conditions(policy, where, thread_ids)
     sweep = _Sweep(store, db, bounds, chosen)
     total = await db.read(sweep.count) if on_progress is not None else 0
@@ -156,9 +157,9 @@ async def retain(
 class _Sweep:
     """A way through the threads that some conditions describe."""
 
-    def __init__(self, store: Store, db: Database, bounds: _Bounds, where: dict[str, dict[str, Any]]) -> None:
+    def __init__(self, store: Store, db: Database, bounds: _Bounds, where: Conditions) -> None:
         self._store, self._db, self._bounds, self._where = store, db, bounds, where
-        self._from: dict[str, dict[str, Any]] = {}
+        self._from: Conditions = {}
 
     def beyond(self, key: str) -> None:
         """Go on after this thread."""
@@ -166,12 +167,12 @@ class _Sweep:
 
     async def count(self, tx: Tx) -> int:
         """How many threads there are."""
-        [(number,)] = await self._fetch("threads counted", tx)
+        [(number,)] = await fetch_where(tx, "threads counted", self._where)
         return int(number)
 
     async def page(self, tx: Tx) -> list[Row]:
         """The next threads: their keys, and when they were updated."""
-        return await self._fetch("threads paged", tx, self._from, limit=_PAGE)
+        return await fetch_where(tx, "threads paged", {**self._where, **self._from}, limit=_PAGE)
 
     async def one(self, key: str, *, dry_run: bool) -> Removed:
         """Let go what is to go of a thread."""
@@ -195,7 +196,7 @@ class _Sweep:
 
     async def _going(self, key: str, tx: Tx) -> _Going | None:
         """What is to go of a thread, if it is still there and meant."""
-        rows = await self._fetch("threads paged", tx, {"thread_id": {"thread_id": key}}, limit=1)
+        rows = await fetch_where(tx, "threads paged", {**self._where, "thread_id": {"thread_id": key}}, limit=1)
         if not rows:
             return None
         if self._bounds.is_idle(rows[0][1]):
@@ -211,13 +212,6 @@ class _Sweep:
         size = sum([await _size(key, part, tx) for part in parts])
         return _Going(Removed(0, sum(len(part.checkpoints) for part in parts), size), parts)
 
-    async def _fetch(
-        self, query: str, tx: Tx, more: Mapping[str, Mapping[str, Any]] | None = None, **args: Any
-    ) -> list[Row]:
-        where = {**self._where, **(more or {})}
-        given = {name: value for some in where.values() for name, value in some.items()}
-        return await tx.fetch(f"{query} where {' and '.join(where)}" if where else query, **given, **args)
-
 
 def _bounds(policy: Retention, now: int) -> _Bounds:
     def before(span: timedelta | None) -> int | None:
@@ -226,10 +220,8 @@ def _bounds(policy: Retention, now: int) -> _Bounds:
     return _Bounds(policy.keep_last, before(policy.max_age), before(policy.max_idle))
 
 
-def _conditions(
-    policy: Retention, where: Mapping[str, Any], thread_ids: Iterable[str] | None
-) -> dict[str, dict[str, Any]]:
-    found = registry.conditions(**where)
+def _conditions(policy: Retention, where: Mapping[str, Any], thread_ids: Iterable[str] | None) -> Conditions:
+    found = conditions(**where)
     if thread_ids is not None:
         found["among"] = {"among": json.dumps([thread_key(one) for one in many("thread_ids", thread_ids)])}
     if (exempt := filter_args(policy.exempt)) is not None:

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from functools import partial
 
 from langgraph_checkpoint_dual.core.address import many, text_key, thread_key
-from langgraph_checkpoint_dual.core.registry import now
 from langgraph_checkpoint_dual.core.store import Store
+from langgraph_checkpoint_dual.core.times import now
 from langgraph_checkpoint_dual.core.tree import Places, latest, nearest, needed, removals, remove, staying, tree_of
 from langgraph_checkpoint_dual.core.tx import Database, Tx
 from langgraph_checkpoint_dual.errors import ConfigError
@@ -27,7 +27,7 @@ async def delete_thread(store: Store, db: Database, thread_id: str) -> None:
     await _delete(store, db, thread_key(thread_id))
 
 
-async def copy_thread(store: Store, db: Database, source_thread_id: str, target_thread_id: str) -> None:
+async def copy_thread(db: Database, source_thread_id: str, target_thread_id: str) -> None:
     """Copy a thread with its whole history, inside the database. An absent source copies nothing.
 
     Raises:

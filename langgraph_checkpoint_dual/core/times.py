@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+import time
 from datetime import datetime, timedelta, timezone
 from typing import Any
 from uuid import UUID
 
+from langgraph_checkpoint_dual.errors import ConfigError
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _UUID_EPOCH = 0x01B21DD213814000
 """1970 in the count of UUIDs: steps of 100 ns since 1582."""
+
+
+def now() -> int:
+    """The present time."""
+    return time.time_ns() // 1000
+
+
+def micros(at: datetime) -> int:
+    """A time that a user gave; without a time zone it is taken as local, as `datetime` does.
+
+    Raises:
+        ConfigError: if it is no `datetime`.
+    """
+    if not isinstance(at, datetime):
+        raise ConfigError(f"a time must be a datetime, not {at!r}")
+    return (at.astimezone(timezone.utc) - _EPOCH) // timedelta(microseconds=1)
 
 
 def micros_of(ts: Any) -> int:
@@ -34,6 +53,11 @@ def micros_of_id(checkpoint_id: str) -> int:
     return (ticks - _UUID_EPOCH) // 10
 
 
-def moment(micros: int) -> datetime | None:
-    """The time, in UTC; `None` if it is not known."""
-    return _EPOCH + timedelta(microseconds=micros) if micros else None
+def utc(at: int) -> datetime:
+    """The time, in UTC."""
+    return _EPOCH + timedelta(microseconds=at)
+
+
+def moment(at: int) -> datetime | None:
+    """As `utc`; `None` if it is not known."""
+    return utc(at) if at else None

@@ -6,3 +6,5 @@
 
 -- name: set_thread_metadata
 UPDATE {threads} SET metadata = CAST(:metadata AS jsonb) WHERE thread_id = :thread_id
+-- name: threads.among
+t.thread_id IN (SELECT jsonb_array_elements_text(CAST(:among AS jsonb)))

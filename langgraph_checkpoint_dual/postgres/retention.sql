@@ -1,5 +1,3 @@
--- name: threads.among
-t.thread_id IN (SELECT jsonb_array_elements_text(CAST(:among AS jsonb)))
 -- name: threads.not_exempt
 NOT ((t.run_metadata || t.metadata) @> CAST(:exempt_needle AS jsonb) AND NOT EXISTS (
     SELECT FROM jsonb_array_elements_text(CAST(:exempt_nulls AS jsonb)) AS n (key)

@@ -1,6 +1,3 @@
--- name: threads.among
-t.thread_id IN (SELECT jsonb_array_elements_text(CAST(:among AS jsonb)))
-
 -- name: thread_sizes
 -- How many rows some threads have, those that have any.
 SELECT t.thread_id, (SELECT count(*) FROM {checkpoints} AS r WHERE r.thread_id = t.thread_id)

@@ -1,5 +1,3 @@
--- name: threads.among
-t.thread_id IN (SELECT value FROM json_each(:among))
 -- name: threads.not_exempt
 NOT langgraph_matches(t.run_metadata, t.metadata, :exempt_needle, :exempt_nulls)
 

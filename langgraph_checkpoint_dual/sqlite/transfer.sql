@@ -1,6 +1,3 @@
--- name: threads.among
-t.thread_id IN (SELECT value FROM json_each(:among))
-
 -- name: thread_sizes
 -- How many rows some threads have, those that have any.
 SELECT thread_id, count(*) FROM (

@@ -44,6 +44,7 @@ from langgraph_checkpoint_dual.core.history import only
 from langgraph_checkpoint_dual.core.items import LIST, Inline, Manifest, Planned, Planner, Range, Slot, cut
 from langgraph_checkpoint_dual.core.looks import Look
 from langgraph_checkpoint_dual.core.metadata import merged_metadata
+from langgraph_checkpoint_dual.core.queries import fetch_where
 from langgraph_checkpoint_dual.core.registry import thread_row
 from langgraph_checkpoint_dual.core.rows import Guard, Outcome, Put, PutWrites, size_of
 from langgraph_checkpoint_dual.core.store import ATTEMPTS, Store, item_rows
@@ -191,8 +192,7 @@ async def _base(store: Store, view: View, tx: Tx) -> _Base:
     Raises:
         ConfigError: if the view names one that is not there.
     """
-    where = {key: value for key, value in view.address._asdict().items() if value is not None}
-    found = await store.load_rows(tx, await tx.fetch(f"page where {' and '.join(where)}", limit=1, **where))
+    found = await store.load_rows(tx, await fetch_where(tx, "page", view.address.conditions, limit=1))
     checkpoint_id = view.address.checkpoint_id
     if checkpoint_id is None and not found:
         return _Base(None, True)

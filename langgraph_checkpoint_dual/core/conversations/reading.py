@@ -40,6 +40,7 @@ from langgraph_checkpoint_dual.core.conversations.deltas import Reducer, rebuilt
 from langgraph_checkpoint_dual.core.history import only, slots_at
 from langgraph_checkpoint_dual.core.items import LIST, Inline, Manifest, Range, Slot, cut, joined, merged
 from langgraph_checkpoint_dual.core.looks import Look, Part
+from langgraph_checkpoint_dual.core.queries import fetch_where
 from langgraph_checkpoint_dual.core.store import Store, unless_lost
 from langgraph_checkpoint_dual.core.text import escape
 from langgraph_checkpoint_dual.core.times import moment
@@ -49,7 +50,6 @@ from langgraph_checkpoint_dual.errors import ConfigError
 CountTokens: TypeAlias = Callable[[list[BaseMessage]], int]
 
 _FIRST_READ, _LARGEST_READ = 32, 512
-_AT = "thread_id and checkpoint_ns and checkpoint_id"
 
 
 class StoredMessage(NamedTuple):
@@ -256,7 +256,7 @@ async def _find(store: Store, view: View, tx: Tx) -> Spot | None:
         slots = slots_at(at, bytes(sealed))
         if view.channel in slots:
             return Spot(at, bytes(sealed), slots[view.channel])
-    for loaded in await store.load_rows(tx, await tx.fetch(f"page where {_AT}", limit=1, **at._asdict())):
+    for loaded in await store.load_rows(tx, await fetch_where(tx, "page", at.conditions, limit=1)):
         if view.channel in loaded.slots:  # it is a foreign one
             return Spot(at, b"", loaded.slots[view.channel])
         read_already = loaded.checkpoint["channel_values"]

@@ -6,8 +6,6 @@ of that which a view means: what was removed from a conversation, or changed, is
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -18,11 +16,12 @@ from langchain_core.messages import BaseMessage
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
-from langgraph_checkpoint_dual.core.address import Address, text_key, thread_key
+from langgraph_checkpoint_dual.core.address import Address, thread_key, user_key
 from langgraph_checkpoint_dual.core.checkpoints import Loaded
 from langgraph_checkpoint_dual.core.conversations.indexing import Index, words_of_item
 from langgraph_checkpoint_dual.core.conversations.reading import View, check_number
 from langgraph_checkpoint_dual.core.conversations.words import Term, for_fts5, for_tsquery, snippet, terms_of
+from langgraph_checkpoint_dual.core.cursors import cursor_of, place_of
 from langgraph_checkpoint_dual.core.history import only, slots_at
 from langgraph_checkpoint_dual.core.items import LIST, Manifest
 from langgraph_checkpoint_dual.core.looks import Look
@@ -105,7 +104,7 @@ async def search_messages(
         raise ConfigError(f"the query must be a str, not a {type(query).__name__}")
     check_number("limit", limit)
     terms = terms_of(query)
-    offset = 0 if cursor is None else _offset(cursor)
+    [offset] = [0] if cursor is None else place_of(cursor, "search", int)
     if not terms or not limit:
         return SearchPage([], None)
     await index.make_ready(db)
@@ -114,7 +113,7 @@ async def search_messages(
     async def read() -> SearchPage:
         found, after, look = await db.read(partial(_look, index, where, scope.checkpoint_id, offset, limit))
         hits = await db.compute(look.weight, partial(_hits, store, index, found, look, terms, marks))
-        return SearchPage(hits, None if after is None else _cursor(after))
+        return SearchPage(hits, None if after is None else cursor_of("search", after))
 
     return await unless_lost(read)
 
@@ -169,9 +168,7 @@ def scope(user_id: Any, thread_id: Any) -> Scope:
     Raises:
         ConfigError: if an id cannot be used.
     """
-    if isinstance(user_id, int) and not isinstance(user_id, bool):
-        user_id = str(user_id)
-    user = None if user_id is None else text_key("user_id", user_id)
+    user = None if user_id is None else user_key(user_id)
     return Scope(user, None if thread_id is None else thread_key(thread_id))
 
 
@@ -267,18 +264,6 @@ def _hits(
         shown = snippet(part.value.text, terms, marks)
         hits.append(SearchHit(unescape(thread_id), idx, part.value, moment(part.added_at), shown, float(score)))
     return hits
-
-
-def _cursor(offset: int) -> str:
-    return base64.urlsafe_b64encode(json.dumps([offset]).encode()).decode()
-
-
-def _offset(cursor: str) -> int:
-    try:
-        [offset] = json.loads(base64.urlsafe_b64decode(cursor))
-        return check_number("cursor", offset)
-    except (ValueError, TypeError, binascii.Error) as exc:
-        raise ConfigError("the cursor is not one that search gave") from exc
 
 
 # --- What is not indexed yet ---

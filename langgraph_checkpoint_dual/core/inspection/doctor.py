@@ -42,9 +42,8 @@ from langgraph_checkpoint_dual.core.items import Range
 from langgraph_checkpoint_dual.core.metadata import from_json
 from langgraph_checkpoint_dual.core.official.tables import opened, own_writes
 from langgraph_checkpoint_dual.core.queries import INDEXES, TABLES
-from langgraph_checkpoint_dual.core.registry import now
 from langgraph_checkpoint_dual.core.text import unescape
-from langgraph_checkpoint_dual.core.times import micros_of_id
+from langgraph_checkpoint_dual.core.times import micros_of_id, now
 from langgraph_checkpoint_dual.core.tx import Database, Row, Tx
 from langgraph_checkpoint_dual.errors import CheckpointerError, DecodeError
 

@@ -10,9 +10,9 @@ from langgraph_checkpoint_dual.core.address import thread_key
 from langgraph_checkpoint_dual.core.inspection.doctor import Finding
 from langgraph_checkpoint_dual.core.inspection.surveying import intersection, page, rows_of_items, survey_in
 from langgraph_checkpoint_dual.core.migrations import Migration
-from langgraph_checkpoint_dual.core.registry import now, thread_row
+from langgraph_checkpoint_dual.core.registry import thread_row
 from langgraph_checkpoint_dual.core.text import escape
-from langgraph_checkpoint_dual.core.times import micros_of_id
+from langgraph_checkpoint_dual.core.times import micros_of_id, now
 from langgraph_checkpoint_dual.core.tx import Database, Row, Tx
 
 _AT_ONCE = 4096

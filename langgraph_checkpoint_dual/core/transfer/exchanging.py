@@ -20,12 +20,11 @@ from langgraph_checkpoint_dual.core.address import Address, config_of, thread_ke
 from langgraph_checkpoint_dual.core.checkpoints import pending_writes, write_row
 from langgraph_checkpoint_dual.core.equality import same
 from langgraph_checkpoint_dual.core.listing import listing
-from langgraph_checkpoint_dual.core.registry import micros
 from langgraph_checkpoint_dual.core.rows import PutWrites, RegistryRow
 from langgraph_checkpoint_dual.core.store import Store
 from langgraph_checkpoint_dual.core.text import escape, unescape
 from langgraph_checkpoint_dual.core.threads import delete_thread
-from langgraph_checkpoint_dual.core.times import micros_of, micros_of_id
+from langgraph_checkpoint_dual.core.times import micros, micros_of, micros_of_id
 from langgraph_checkpoint_dual.core.transfer.transferring import ThreadPages
 from langgraph_checkpoint_dual.core.transfer.transfers import Meter, Options
 from langgraph_checkpoint_dual.core.tx import Database, Row, Tx

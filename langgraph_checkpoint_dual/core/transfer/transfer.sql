@@ -13,12 +13,6 @@ UNION SELECT thread_id FROM (
 ) AS t
 ORDER BY thread_id LIMIT :limit
 
--- name: threads numbered
--- The next threads of the registry, in the order of their ids.
-SELECT t.thread_id FROM {threads} AS t {where} ORDER BY t.thread_id LIMIT :limit
--- name: threads.after_id
-t.thread_id > :after_id
-
 -- name: narrow.after
 (r.checkpoint_ns, r.checkpoint_id) > (:after_ns, :after_id)
 -- name: narrow.upto

@@ -33,6 +33,7 @@ from langgraph_checkpoint_dual.core.address import Address
 from langgraph_checkpoint_dual.core.checkpoints import slots_of
 from langgraph_checkpoint_dual.core.items import Manifest, Range, merged
 from langgraph_checkpoint_dual.core.looks import ItemLost
+from langgraph_checkpoint_dual.core.queries import Conditions, fetch_where
 from langgraph_checkpoint_dual.core.rows import CheckpointRow, CurrentRow, ItemRow, RegistryRow, WriteRow
 from langgraph_checkpoint_dual.core.store import Store, unless_lost
 from langgraph_checkpoint_dual.core.text import escape, unescape
@@ -64,13 +65,8 @@ class ThreadPages:
         """About how many there are."""
         if self._ids is not None:
             return len(self._ids)
-        where = " and ".join(self._where)
-        query = f"threads counted where {where}" if where else "threads counted"
-
-        async def look(tx: Tx) -> list[Row]:
-            return await tx.fetch(query, **_args(self._where))
-
-        return int((await self._db.read(look))[0][0])
+        rows = await self._db.read(partial(fetch_where, query="threads counted", where=self._where))
+        return int(rows[0][0])
 
     async def next(self) -> list[str]:
         """The next ones, as stored; none at the end."""
@@ -91,15 +87,15 @@ class ThreadPages:
 
     async def _found(self, tx: Tx) -> list[str]:
         if self._where:
-            rows = await self._registered(tx, {**self._where, "after_id": {"after_id": self._after}})
+            rows = await self._registered(tx, {**self._where, "beyond": {"beyond": self._after}})
         else:
             rows = await tx.fetch("thread_ids", after=self._after, limit=_THREADS)
         found = sorted(row[0] for row in rows)
         self._after = found[-1] if found else None
         return found
 
-    async def _registered(self, tx: Tx, where: Mapping[str, Mapping[str, Any]]) -> list[Row]:
-        return await tx.fetch(f"threads numbered where {' and '.join(where)}", limit=_THREADS, **_args(where))
+    async def _registered(self, tx: Tx, where: Conditions) -> list[Row]:
+        return await fetch_where(tx, "threads paged", where, limit=_THREADS)
 
 
 class Stamp(NamedTuple):
@@ -559,7 +555,3 @@ def _place(row: CheckpointRow | WriteRow) -> Row:
 
 def _without(rows: Mapping[Key, Any], threads: set[str]) -> dict[Key, Any]:
     return {key: value for key, value in rows.items() if key[0] not in threads}
-
-
-def _args(where: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    return {name: value for args in where.values() for name, value in args.items()}

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from langgraph_checkpoint_dual.core.address import many, thread_key
+from langgraph_checkpoint_dual.core.queries import Conditions
 from langgraph_checkpoint_dual.core.registry import conditions
 from langgraph_checkpoint_dual.errors import CheckpointerError, ConfigError
 
@@ -88,7 +89,7 @@ class Options(NamedTuple):
     on_progress: Callable[[Progress], object] | None = None
 
     @property
-    def where(self) -> dict[str, dict[str, Any]]:
+    def where(self) -> Conditions:
         """The filters as conditions on the registry."""
         return conditions(user_id=self.user_id, updated_after=self.since)
 
