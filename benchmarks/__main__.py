@@ -1,4 +1,4 @@
-"""Command line: `python -m benchmarks [workload ...]`, `python -m benchmarks charts`; see README.md beside it."""
+"""Command line: `python -m benchmarks [workload ...]`, `... charts`, `... moving`; see README.md beside it."""
 
 from __future__ import annotations
 
@@ -20,6 +20,10 @@ IMAGES = ROOT / "docs" / "img"
 
 def main(arguments: list[str]) -> int:
     """Run what the arguments ask for; returns the exit status (1 if a trial failed)."""
+    if arguments[:1] == ["moving"]:
+        from benchmarks import moving
+
+        return moving.main(arguments[1:])
     options = _parser().parse_args(arguments)
     if options.workloads == ["list"]:
         return _list()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from langgraph_checkpoint_dual.cache import Cache
-from langgraph_checkpoint_dual.core.official.moving import MoveError, Options, Progress, Report
-from langgraph_checkpoint_dual.core.official.moving import migrate as moved
+from langgraph_checkpoint_dual.core.official.migrating import MoveError, Options, Progress, Report
+from langgraph_checkpoint_dual.core.official.migrating import migrate as moved
 from langgraph_checkpoint_dual.core.store import Rules, Store
 from langgraph_checkpoint_dual.core.tx import finish
 from langgraph_checkpoint_dual.saver import Saver

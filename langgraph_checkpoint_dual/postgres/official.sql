@@ -267,20 +267,25 @@ CROSS JOIN LATERAL (
 ) AS b
 
 -- name: official_present
--- Those of some checkpoints of which there is still anything: (namespace, checkpoint).
-SELECT k.checkpoint_ns, k.checkpoint_id
+-- Those of some checkpoints of which there is still anything: (thread, namespace, checkpoint).
+SELECT k.thread_id, k.checkpoint_ns, k.checkpoint_id
 FROM jsonb_array_elements(CAST(:checkpoints AS jsonb)) AS c (key) CROSS JOIN LATERAL (
-    SELECT checkpoint_ns, checkpoint_id FROM checkpoints
+    SELECT thread_id, checkpoint_ns, checkpoint_id FROM checkpoints
     WHERE thread_id = c.key ->> 0 AND checkpoint_ns = c.key ->> 1 AND checkpoint_id = c.key ->> 2
     OFFSET 0
 ) AS k
 UNION
-SELECT k.checkpoint_ns, k.checkpoint_id
+SELECT k.thread_id, k.checkpoint_ns, k.checkpoint_id
 FROM jsonb_array_elements(CAST(:checkpoints AS jsonb)) AS c (key) CROSS JOIN LATERAL (
-    SELECT checkpoint_ns, checkpoint_id FROM checkpoint_writes
+    SELECT thread_id, checkpoint_ns, checkpoint_id FROM checkpoint_writes
     WHERE thread_id = c.key ->> 0 AND checkpoint_ns = c.key ->> 1 AND checkpoint_id = c.key ->> 2
     OFFSET 0
 ) AS k
+
+-- name: official_lock_threads
+-- As `lock_thread`, for several; in one order, so that those who work at once never wait for each other in a circle.
+SELECT pg_advisory_xact_lock(hashtextextended(t.thread_id, {lock}))
+FROM (SELECT jsonb_array_elements_text(CAST(:threads AS jsonb)) AS thread_id ORDER BY 1) AS t
 
 -- name: official_taken
 -- Those of some ranges of numbers in which we have an item.

@@ -185,14 +185,17 @@ WHERE w.thread_id = json_extract(c.value, '$[0]') AND w.checkpoint_ns = json_ext
     AND w.checkpoint_id = json_extract(c.value, '$[2]')
 
 -- name: official_present
--- Those of some checkpoints of which there is still anything: (namespace, checkpoint).
-SELECT k.checkpoint_ns, k.checkpoint_id FROM json_each(:checkpoints) AS c CROSS JOIN "checkpoints" AS k
+-- Those of some checkpoints of which there is still anything: (thread, namespace, checkpoint).
+SELECT k.thread_id, k.checkpoint_ns, k.checkpoint_id FROM json_each(:checkpoints) AS c CROSS JOIN "checkpoints" AS k
 WHERE k.thread_id = json_extract(c.value, '$[0]') AND k.checkpoint_ns = json_extract(c.value, '$[1]')
     AND k.checkpoint_id = json_extract(c.value, '$[2]')
 UNION
-SELECT w.checkpoint_ns, w.checkpoint_id FROM json_each(:checkpoints) AS c CROSS JOIN "writes" AS w
+SELECT w.thread_id, w.checkpoint_ns, w.checkpoint_id FROM json_each(:checkpoints) AS c CROSS JOIN "writes" AS w
 WHERE w.thread_id = json_extract(c.value, '$[0]') AND w.checkpoint_ns = json_extract(c.value, '$[1]')
     AND w.checkpoint_id = json_extract(c.value, '$[2]')
+
+-- name: official_lock_threads
+-- Nothing to do: a transaction that writes is alone.
 
 -- name: official_taken
 -- Those of some ranges of numbers in which we have an item.
