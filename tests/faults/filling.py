@@ -23,8 +23,8 @@ async def fill_rounds(
         subject = faced(saver, kind.face)
 
         async def write(thread: str) -> Any:
-            stored = await astep(subject, thread, 9, None)
-            acknowledged.append((thread, 9, stored["configurable"]["checkpoint_id"]))
+            stored = await astep(subject, thread, 99, None)
+            acknowledged.append((thread, 99, stored["configurable"]["checkpoint_id"]))
             return stored
 
         for number in range(rounds):

@@ -94,8 +94,8 @@ async def test_a_server_that_cannot_write_its_log(kind: Kind) -> None:
             subject = faced(saver, kind.face)
 
             async def write(thread: str) -> None:
-                stored = await astep(subject, thread, 9, None)
-                acknowledged.append((thread, 9, stored["configurable"]["checkpoint_id"]))
+                stored = await astep(subject, thread, 99, None)
+                acknowledged.append((thread, 99, stored["configurable"]["checkpoint_id"]))
 
             disk.fill(2 * LEFT)
             with pytest.raises(UnavailableError):
