@@ -1,21 +1,29 @@
 """Exact images of plain values: has this element changed since it was stored, and fresh copies of it without decoding.
 
 An image is the value's msgpack encoding, made by C code that is told to refuse whatever it could not tell apart:
-tuples, subclasses, keys that are not `str`, enums, dates. Two values with equal images are stored as equal bytes.
+tuples, subclasses, keys that are not `str`, enums, dates. Byte strings have none, because it takes a bytearray for
+bytes. Two values with equal images are stored as equal bytes.
 
-The image of a message is also the form in which a plain message is stored. `load` reads that form back with the checks
-that a stored row needs; `revive` is for images that this process has made, or has loaded.
+The image of a message is the number of its class and the encoding of its fields. These are two msgpack values, so it is
+never that of a plain value, which is one; and of the images of a list, put one after the other, it is known where each
+ends. That is why `images` and `revive_all` may work on many at once, which takes a third of the time.
+
+With 0xC1 in front, which opens no msgpack value, the image of a message is also the form in which a plain message is
+stored. `load` reads that form back with the checks that a stored row needs; `revive` and `revive_all` are for images
+that this process has made, or has loaded.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import ormsgpack
 from pydantic import ValidationError
 
 from langgraph_checkpoint_dual.errors import DecodeError
-from langgraph_checkpoint_dual.messages import BY_CLASS, SHAPES
+from langgraph_checkpoint_dual.messages import BY_CLASS, SHAPES, build_all, extra_of, fields_of, private_of
 
 _STRICT = (
     ormsgpack.OPT_PASSTHROUGH_SUBCLASS
@@ -25,9 +33,11 @@ _STRICT = (
     | ormsgpack.OPT_PASSTHROUGH_ENUM
     | ormsgpack.OPT_PASSTHROUGH_UUID
 )
-# 0xC1 opens no msgpack value, so the image of a message is never that of a plain value.
-_MESSAGE = 0xC1
-_PREFIXES = {cls: bytes((_MESSAGE, shape.index)) for cls, shape in BY_CLASS.items()}
+_STORED = b"\xc1"
+_NUMBERS = {cls: shape.index for cls, shape in BY_CLASS.items()}
+_PREFIXES = {cls: bytes((number,)) for cls, number in _NUMBERS.items()}
+_AT_ONCE = 64
+"""How many elements go into one call: enough to hardly notice it, few enough to stay in the processor's cache."""
 
 _pack = ormsgpack.packb
 _unpack = ormsgpack.unpackb
@@ -37,8 +47,8 @@ def image(value: Any) -> bytes | None:
     """The exact image of the present state of `value`.
 
     Args:
-        value: `None`, bool, int of up to 64 bits, float, str, bytes, a list or a dict with `str` keys of these, or a
-            message of one of langchain-core's own classes that holds only these.
+        value: `None`, bool, int of up to 64 bits, float, str, a list or a dict with `str` keys of these, or a message
+            of one of langchain-core's own classes that holds only these.
 
     Returns:
         Bytes that are equal for two values only if these are equal in every type and detail that is stored;
@@ -54,18 +64,58 @@ def image(value: Any) -> bytes | None:
             data = prefix + _pack(value.__dict__, None, _STRICT)
     except (TypeError, AttributeError):
         return None
-    # The three tags of a byte string: a bytearray or a memoryview would look like bytes.
-    if (0xC4 in data or 0xC5 in data or 0xC6 in data) and _holds_other_buffers(value):
+    if _may_hold_buffers(data) and _holds_buffers(value.__dict__ if prefix else value):
         return None
     return data
 
 
-def _holds_other_buffers(value: Any) -> bool:
-    """Whether anything but `bytes` was encoded as a byte string, somewhere in `value`."""
-    level = [value.__dict__ if type(value) in _PREFIXES else value]
+def images(values: Sequence[Any], expected: Sequence[object]) -> list[bytes | None]:
+    """As `image` for each of some values, quicker where the image is the expected one.
+
+    Args:
+        expected: what the images of the first values may be, in order: images, or anything that is not `bytes`.
+    """
+    found: list[Any] = []
+    known = min(len(values), len(expected))
+    for start in range(0, known, _AT_ONCE):
+        stop = min(start + _AT_ONCE, known)
+        some, before = values[start:stop], expected[start:stop]
+        found += before if _are(some, before) else map(image, some)
+    found += map(image, values[known:])
+    return found
+
+
+def _are(values: Sequence[Any], expected: Sequence[Any]) -> bool:
+    """Whether these are the images of the values, all of which are messages, or plain values."""
+    try:
+        present: Any = values
+        if type(values[0]) in _NUMBERS:
+            if any(map(extra_of, values)) or any(map(private_of, values)):
+                return False
+            numbers = map(_NUMBERS.__getitem__, map(type, values))
+            present = list(chain.from_iterable(zip(numbers, map(fields_of, values), strict=True)))
+        data, together = _pack(present, None, _STRICT), b"".join(expected)
+    except (KeyError, TypeError, AttributeError):
+        return False
+    return data.endswith(together) and len(data) - len(together) == len(_opening(len(present)))
+
+
+def _opening(count: int) -> bytes:
+    """What opens a msgpack array of that many values."""
+    return bytes((0x90 | count,)) if count < 16 else b"\xdc" + count.to_bytes(2, "big")
+
+
+def _may_hold_buffers(data: bytes) -> bool:
+    """Whether the tag of a byte string is among these bytes, perhaps as part of something else."""
+    return 0xC4 in data or 0xC5 in data or 0xC6 in data
+
+
+def _holds_buffers(value: Any) -> bool:
+    """Whether anything was encoded as a byte string, somewhere in `value`."""
+    level = [value]
     while level:
         types = set(map(type, level))
-        if bytearray in types or memoryview in types:
+        if not types.isdisjoint(_BUFFERS):
             return True
         below: list[Any] = []
         if list in types or dict in types:
@@ -76,6 +126,9 @@ def _holds_other_buffers(value: Any) -> bool:
                     below += item.values()
         level = below
     return False
+
+
+_BUFFERS = frozenset((bytes, bytearray, memoryview))
 
 
 def faithful(value: Any) -> bool:
@@ -96,32 +149,42 @@ def faithful(value: Any) -> bool:
     return True
 
 
-def is_message(image: bytes) -> bool:
-    """Whether this is the image of a message."""
-    return image[:1] == b"\xc1"
+def is_message(typed: bytes) -> bool:
+    """Whether this is the stored form of a message's image."""
+    return typed[:1] == _STORED
 
 
-def load(stored: bytes) -> tuple[Any, bool]:
+def stored_form(image: bytes) -> bytes | None:
+    """The form in which a message with this image is stored; `None` for the image of anything else."""
+    return _STORED + image if _is_of_message(image) else None
+
+
+def _is_of_message(image: bytes) -> bool:
+    return image[0] < len(SHAPES) and len(image) > 1  # a number alone is itself
+
+
+def load(stored: bytes) -> tuple[Any, bytes | None]:
     """The message of a stored image: its class is one of langchain-core's, its fields hold plain data.
 
     Fields that are not those of a valid message of the installed langchain-core are validated.
 
     Returns:
-        The message, and whether `revive` may make more of it from the same bytes.
+        The message, and its image if `revive` makes the same of it.
 
     Raises:
         DecodeError: the bytes are not the image of a message, or its fields are refused.
     """
     try:
-        if stored[0] != _MESSAGE:
+        if stored[:1] != _STORED:
             raise ValueError("not a message")
         shape, fields = SHAPES[stored[1]], _unpack(memoryview(stored)[2:])
         if shape.fits(fields):
-            return shape.build(fields), True
+            plain = not (_may_hold_buffers(stored) and _holds_buffers(fields))
+            return shape.build(fields), stored[1:] if plain else None
         try:
-            return shape.cls(**fields), False
+            return shape.cls(**fields), None
         except ValidationError:  # it was valid for the langchain-core that stored it
-            return shape.cls.model_construct(**fields), False
+            return shape.cls.model_construct(**fields), None
     except (ValueError, TypeError, IndexError) as exc:
         raise DecodeError(f"the stored message is damaged: {exc}") from exc
 
@@ -134,9 +197,28 @@ def revive(image: bytes) -> Any:
     Raises:
         ValueError: `image` was not made by `image()`.
     """
-    if image[0] != _MESSAGE:
+    if not _is_of_message(image):
         return _unpack(image)
-    return SHAPES[image[1]].build(_unpack(memoryview(image)[2:]))
+    return SHAPES[image[0]].build(_unpack(memoryview(image)[1:]))
+
+
+def revive_all(images: Sequence[bytes]) -> list[Any]:
+    """As `revive` for each of many images."""
+    found: list[Any] = []
+    for start in range(0, len(images), _AT_ONCE):
+        found += _revived(images[start : start + _AT_ONCE])
+    return found
+
+
+def _revived(images: Sequence[bytes]) -> list[Any]:
+    count = len(images)
+    try:  # there are as many values as images only if all are plain, and twice as many only if all are of messages
+        if not _is_of_message(images[0]):
+            return list(_unpack(b"".join((_opening(count), *images))))
+        values = _unpack(b"".join((_opening(2 * count), *images)))
+        return build_all(values[::2], values[1::2])
+    except ValueError:
+        return list(map(revive, images))
 
 
 class Copies:
@@ -149,8 +231,8 @@ class Copies:
     __slots__ = ("_deep", "_fields", "_flat", "_shape")
 
     def __init__(self, image: bytes) -> None:
-        self._shape = SHAPES[image[1]] if is_message(image) else None
-        self._fields: Any = _unpack(memoryview(image)[2:] if self._shape else image)
+        self._shape = SHAPES[image[0]] if _is_of_message(image) else None
+        self._fields: Any = _unpack(memoryview(image)[1:] if self._shape else image)
         if self._shape is None:
             return
         mutable = [key for key, value in self._fields.items() if type(value) in _MUTABLE]

@@ -6,7 +6,7 @@ chat. `MessageShape.build` skips it exactly where `MessageShape.fits` has proved
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -17,7 +17,10 @@ from pydantic import BaseModel
 Fields = dict[str, Any]
 Predicate = Callable[[Fields], bool]
 
-# pydantic's own slots, set without the checks of BaseModel.__setattr__.
+# pydantic's own slots, read and set without the detours of BaseModel.
+fields_of = BaseModel.__dict__["__dict__"].__get__
+extra_of = BaseModel.__dict__["__pydantic_extra__"].__get__
+private_of = BaseModel.__dict__["__pydantic_private__"].__get__
 _new = object.__new__
 _set_dict = BaseModel.__dict__["__dict__"].__set__
 _set_fields_set = BaseModel.__dict__["__pydantic_fields_set__"].__set__
@@ -242,3 +245,20 @@ def _shape(index: int, name: str) -> MessageShape:
 
 SHAPES: tuple[MessageShape, ...] = tuple(_shape(index, name) for index, name in enumerate(_PREDICATES))
 BY_CLASS: dict[type, MessageShape] = {shape.cls: shape for shape in SHAPES}
+
+
+def build_all(indexes: Sequence[int], fields: Sequence[Fields]) -> list[BaseMessage]:
+    """As `MessageShape.build` for many messages, of the classes with these places in `SHAPES`."""
+    found: list[BaseMessage] = []
+    for index, own in zip(indexes, fields, strict=True):
+        cls, names = _MADE_OF[index]
+        message = _new(cls)
+        _set_dict(message, own)
+        _set_fields_set(message, names.copy())
+        _set_extra(message, {})
+        _set_private(message, None)
+        found.append(message)
+    return found
+
+
+_MADE_OF = tuple((shape.cls, shape.names) for shape in SHAPES)

@@ -6,6 +6,7 @@ import array
 import copy
 import datetime
 import enum
+from collections import OrderedDict
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,9 @@ import ormsgpack
 import pytest
 from hypothesis import event, given
 from hypothesis import strategies as st
-from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 
-from langgraph_checkpoint_dual.images import faithful, image, revive
+from langgraph_checkpoint_dual.images import faithful, image, images, load, revive, revive_all, stored_form
 from langgraph_checkpoint_dual.messages import SHAPES
 from langgraph_checkpoint_dual.serde import Serializer
 from tests.support.exact import exact, messages, plain
@@ -83,13 +84,104 @@ def test_any_change_at_any_depth_changes_the_image(value: Any, data: st.DataObje
     if exact(value) != was:
         event("changed")
         assert after is None or after != before
+    assert images([value], [before]) == [after]
 
 
 @given(plain, plain)
 def test_equal_images_mean_equal_values_and_equal_stored_bytes(one: Any, other: Any) -> None:
-    assert (image(one) == image(other)) == (exact(one) == exact(other))
-    if image(one) == image(other):
+    if image(one) is not None:
+        assert (image(one) == image(other)) == (exact(one) == exact(other))
+    if image(one) == image(other) is not None:
         assert serializer.dumps_typed(one) == serializer.dumps_typed(other)
+
+
+many = st.lists(messages, max_size=150) | st.lists(plain, max_size=150) | st.lists(messages | plain, max_size=6)
+
+
+@given(many, st.data())
+def test_many_images_at_once_are_those_of_each(values: list[Any], data: st.DataObject) -> None:
+    """Whatever is expected of them, and however the values were changed since."""
+    before: list[Any] = list(map(image, values))
+    expected = data.draw(st.sampled_from([before, before[1:], before[:-1], before[::-1], [*before, b"\0"], [("x",)]]))
+    copies = copy.deepcopy(values)
+    assert images(copies, expected) == before
+    for holder, key in data.draw(st.lists(st.sampled_from(all_places(copies) or [([0], 0)]), max_size=3)):
+        holder[key] = data.draw(st.sampled_from(likes(holder[key])))
+    assert images(copies, before) == list(map(image, copies))
+
+
+def all_places(values: list[Any]) -> list[tuple[Any, Any]]:
+    inside = [value.__dict__ if isinstance(value, BaseMessage) else value for value in values]
+    return [*((values, at) for at in range(len(values))), *(place for one in inside for place in places(one))]
+
+
+@given(many)
+def test_many_revivals_at_once_are_those_of_each(values: list[Any]) -> None:
+    made = [one for one in map(image, values) if one is not None]
+    revived, again = revive_all(made), revive_all(made)
+    assert exact(revived) == exact(list(map(revive, made)))
+    for one in revived:
+        spoil(one)
+    assert exact(again) == exact(revive_all(made))
+
+
+def spoil(value: Any) -> None:
+    """Empty every container in a value."""
+    if isinstance(value, BaseMessage):
+        for part in (value.__dict__, value.__pydantic_fields_set__, value.__pydantic_extra__):
+            spoil(part)
+    elif isinstance(value, dict):
+        for item in value.values():
+            spoil(item)
+        value.clear()
+    elif isinstance(value, (list, set)):
+        for item in value:
+            spoil(item)
+        value.clear()
+
+
+def turn_into_ai(message: Any) -> None:
+    message.__class__ = AIMessage
+
+
+CHANGES = {
+    "class": turn_into_ai,
+    "subclass": lambda message: setattr(message, "__class__", Mine),
+    "attribute": lambda message: message.__dict__.update(more=1),
+    "fewer attributes": lambda message: message.__dict__.pop("name"),
+    "renamed attribute": lambda message: message.__dict__.update(identity=message.__dict__.pop("id")),
+    "extra": lambda message: setattr(message, "more", 1),
+    "private": lambda message: object.__setattr__(message, "__pydantic_private__", {"_x": 1}),
+    "other dict": lambda message: object.__setattr__(message, "__dict__", OrderedDict(message.__dict__)),
+    "other keys": lambda message: object.__setattr__(
+        message, "__dict__", {Word(key): item for key, item in message.__dict__.items()}
+    ),
+    "text": lambda message: message.__dict__.update(content=Word(message.content)),
+    "deep": lambda message: message.additional_kwargs["deep"]["er"].append({}),
+    "1 to True": lambda message: message.additional_kwargs.update(one=True),
+    "1 to 1.0": lambda message: message.additional_kwargs.update(one=1.0),
+    "bytes": lambda message: message.additional_kwargs.update(one=b"1"),
+    "order": lambda message: message.additional_kwargs.update(deep=message.additional_kwargs.pop("deep")),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize("at", [0, 70, 99])
+def test_a_change_of_one_among_many_is_noticed(change: Any, at: int) -> None:
+    chat = [HumanMessage(f"{n}", id=str(n), additional_kwargs={"deep": {"er": []}, "one": 1}) for n in range(100)]
+    before = images(chat, [])
+    assert None not in before
+    change(chat[at])
+    after = images(chat, before)
+    assert after[at] != before[at]
+    assert [*after[:at], *after[at + 1 :]] == [*before[:at], *before[at + 1 :]]
+
+
+def test_what_moves_from_one_message_to_the_next_is_noticed() -> None:
+    chat = [HumanMessage("", id="1", response_metadata={"a": 1}), HumanMessage("", id="1")]
+    before = images(chat, [])
+    chat[1].additional_kwargs["a"] = chat[0].response_metadata.pop("a")
+    assert images(chat, before) == list(map(image, chat)) != before
 
 
 @given(plain | messages)
@@ -102,8 +194,13 @@ def test_reviving_a_faithful_image_gives_what_storing_and_loading_gives(value: A
 
 
 @given(plain)
-def test_every_plain_value_is_faithful(value: Any) -> None:
-    assert faithful(value)
+def test_every_plain_value_without_bytes_is_faithful(value: Any) -> None:
+    assert faithful(value) == ("bytes" not in kinds(value))
+
+
+def kinds(value: Any) -> set[str]:
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return {type(value).__name__}.union(*map(kinds, inside))
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.cls.__name__)
@@ -140,7 +237,7 @@ def test_revivals_share_nothing_mutable() -> None:
     "value",
     [
         (1, 2), {1}, {1: 2}, {None: 1}, {Word("a"): 1}, {Colour.RED: 1}, Word("a"), Colour.RED, Level.LOW,
-        2**64, "\ud800", bytearray(b"x"), memoryview(b"x"), np.float64(1), np.zeros(2), datetime.date(2020, 1, 1),
+        2**64, "\ud800", b"x", bytearray(b"x"), memoryview(b"x"), np.float64(1), np.zeros(2), datetime.date(2020, 1, 1),
         object(), 1j,
         HumanMessage("x", more=1), Mine("x"), ToolMessage("x", tool_call_id="1", artifact=(1,)),
     ],
@@ -156,11 +253,24 @@ def test_a_message_in_a_list_has_no_image() -> None:
     assert image([HumanMessage("x")]) is None
 
 
-def test_long_byte_strings_and_text_in_any_script_are_plain() -> None:
-    value = [b"x" * 70_000, b"y" * 300, "Łódź ęąć", {"k": b"\xc4\xc5"}, 1.1]
+def test_text_in_any_script_and_of_any_length_is_plain() -> None:
+    value = ["Łódź ęąć", "x" * 0xC4, {"k": ["y" * 0xC5C6]}, 0xC4, 1.1]
     assert faithful(value)
-    assert image([*value, bytearray(b"z" * 70_000)]) is None
-    assert image([*value[:-1], [[bytearray(300)]]]) is None
+    for buffer in (b"z", bytearray(b"z" * 300), memoryview(b"z" * 70_000)):
+        assert image([*value, [[buffer]]]) is None
+        assert images([*value, buffer], [*map(image, value), ("x",)])[-1] is None
+
+
+def test_a_stored_message_with_bytes_is_read_but_proves_nothing() -> None:
+    message = HumanMessage("x", additional_kwargs={"data": b"\xc4\x00"})
+    stored = b"\xc1\x00" + ormsgpack.packb(message.__dict__)
+    assert load(stored) == (message, None)
+    made = image(HumanMessage("x"))
+    assert made is not None
+    form = stored_form(made)
+    assert form is not None
+    assert load(form) == (HumanMessage("x"), made)
+    assert stored_form(b"\x00") is None
 
 
 def test_nesting_beyond_the_limit_has_no_image() -> None:

@@ -32,7 +32,7 @@ from langchain_core.messages import BaseMessage
 from typing_extensions import TypeIs
 
 from langgraph_checkpoint_dual.errors import DecodeError
-from langgraph_checkpoint_dual.images import faithful, image, is_message, revive
+from langgraph_checkpoint_dual.images import faithful, image, images, revive, revive_all, stored_form
 
 WHOLE, LIST, DICT = 0, 1, 2
 INLINE_BYTES = 160
@@ -106,7 +106,7 @@ class Stored:
 
     def _weight_of_items(self, slot: Manifest) -> int:
         marks = self.marks or ()
-        longer = [len(mark[0]) for mark in marks if not is_image(mark)] if tuple in set(map(type, marks)) else ()
+        longer = [len(mark[0]) for mark in marks if not is_image(mark)] if not are_images(marks) else ()
         total = 48 * len(marks) + sum(map(len, marks)) + sum(longer)
         return 300 + total + 100 * len(slot.ranges) + sum(map(len, self.raws.values()))
 
@@ -190,9 +190,11 @@ class Planner:
 
     def _plan_parts(self, kind: int, value: Any, parts: Sequence[Any], base: Stored | None) -> Planned:
         numbering = _Numbering(kind, base, fresh=self._fresh)
-        images = list(map(image, parts))
-        kept = numbering.use_all(images)
-        for part, found in zip(parts[kept:], images[kept:], strict=True):
+        present = images(parts, numbering.expected)
+        kept = numbering.use_all(present)
+        if kept == len(parts) and base is not None:
+            return Planned(base, [], True)
+        for part, found in zip(parts[kept:], present[kept:], strict=True):
             self._place(part, found, numbering)
         small = numbering.size <= max(INLINE_BYTES, _SMALL_ELEMENT * len(parts))
         # Messages are always items: each has its time, and is found.
@@ -211,7 +213,7 @@ class Planner:
             numbering.add(mark, mark[0], revivable=True)
             return
         revivable = self._trusted and faithful(part)
-        typed = mark if self._direct and revivable and is_message(mark) else self._encode(part)
+        typed = (stored_form(mark) if self._direct and revivable else None) or self._encode(part)
         if image(part) == mark:
             numbering.add(mark, typed, revivable=revivable)
         else:  # another thread has changed the part meanwhile: its image proves nothing of what is stored
@@ -237,7 +239,7 @@ class Planner:
 
     def _typed(self, part: Any) -> bytes:
         mark = image(part) if self._direct else None
-        return mark if mark is not None and is_message(mark) and faithful(part) else self._encode(part)
+        return (stored_form(mark) if mark is not None and faithful(part) else None) or self._encode(part)
 
 
 class _Numbering:
@@ -246,43 +248,46 @@ class _Numbering:
     def __init__(self, kind: int, base: Stored | None, *, fresh: bool) -> None:
         self.kind, self.size, self.reuses = kind, 0, False
         self.new: list[bytes] = []
+        self.expected: tuple[Mark, ...] = ()
+        """The marks of the base's items, if their numbers may be used again."""
+        self._kept = 0  # how many of them are the first ones here; what follows is about all others
         self._seqs: list[int] = []
         self._marks: list[Mark] = []
         self._raws: dict[bytes, bytes] = {}
         self._fresh = fresh
         self._before: Manifest | None = None
         self._old_raws: Mapping[bytes, bytes] = {}
-        self._old: tuple[Mark, ...] = ()
-        self._old_seqs: list[int] = []
         if base is not None and base.marks is not None and isinstance(base.slot, Manifest) and base.slot.kind == kind:
-            self._before, self._old_raws = base.slot, base.raws
-            self._old, self._old_seqs = base.marks, base.slot.seqs
+            self._before, self._old_raws, self.expected = base.slot, base.raws, base.marks
+
+    @cached_property
+    def _old_seqs(self) -> list[int]:
+        return self._before.seqs if self._before else []
 
     @cached_property
     def _index(self) -> dict[Mark, int]:
-        return dict(zip(self._old, self._old_seqs, strict=True))
+        return dict(zip(self.expected, self._old_seqs, strict=True))
 
     @property
     def scattered(self) -> bool:
         """Whether the value is in so many ranges that storing it again in one is worth it."""
         new = 1 << (_RANDOM_BITS + 2)  # the new items will have numbers in a row
-        ranges = _ranges(seq if seq >= 0 else new - seq for seq in self._seqs)
-        return self.reuses and len(ranges) > max(_MANY_RANGES, len(self._seqs) // 8)
+        ranges = self._all_ranges(seq if seq >= 0 else new - seq for seq in self._seqs)
+        return self.reuses and len(ranges) > max(_MANY_RANGES, (self._kept + len(self._seqs)) // 8)
 
     def use_all(self, images: Sequence[bytes | None]) -> int:
         """Use all items of the base again, if the first images are their marks; how many parts that were."""
-        count = len(self._old)
-        if not count or tuple(images[:count]) != self._old:
+        count = len(self.expected)
+        if not count or tuple(images[:count]) != self.expected:
             return 0
-        self._seqs, self._marks = list(self._old_seqs), list(self._old)
-        self._raws, self.reuses = dict(self._old_raws), True
+        self._kept, self._raws, self.reuses = count, dict(self._old_raws), True
         return count
 
     def use(self, mark: Mark) -> bool:
         """Use the item with this mark again, if there is one."""
-        at = len(self._marks)
-        if at < len(self._old) and mark == self._old[at]:  # in its old place, as most are: no hash is needed
-            mark, seq = self._old[at], self._old_seqs[at]
+        at = self._kept + len(self._marks)
+        if at < len(self.expected) and mark == self.expected[at]:  # in its old place, as most are: no hash is needed
+            mark, seq = self.expected[at], self._old_seqs[at]
         else:
             found = self._index.get(mark)
             if found is None:
@@ -311,10 +316,15 @@ class _Numbering:
         for typed in self.new:
             check = crc32(typed, check)
         start = self._start()
-        seqs = [seq if seq >= 0 else start - 1 - seq for seq in self._seqs]
-        manifest = Manifest(self.kind, start + len(self.new), check, _ranges(seqs))
-        stored = Stored(manifest, tuple(self._marks), self._raws)
+        ranges = self._all_ranges(seq if seq >= 0 else start - 1 - seq for seq in self._seqs)
+        manifest = Manifest(self.kind, start + len(self.new), check, ranges)
+        stored = Stored(manifest, (*self.expected[: self._kept], *self._marks), self._raws)
         return Planned(stored, list(enumerate(self.new, start)), self.reuses)
+
+    def _all_ranges(self, seqs: Iterable[int]) -> tuple[Range, ...]:
+        """The ranges of what is kept, and of these numbers after it."""
+        kept = self._before.ranges if self._before and self._kept else ()
+        return joined((*kept, *_ranges(seqs)))
 
     def _start(self) -> int:
         """The number of the first new item.
@@ -335,12 +345,14 @@ def value_of(stored: Stored, decode: Decode) -> Any:
     """A value whose marks are known, anew: it shares nothing mutable with any other copy."""
     if isinstance(stored.slot, Inline):
         return decode(stored.slot.data)
-    marks, raws = stored.marks or (), stored.raws
-    if raws:
-        parts = [part_of(mark, raws, decode) for mark in marks]
-    else:
-        parts = [revive(mark) if is_image(mark) else decode(mark[0]) for mark in marks]
-    return assemble(stored.slot.kind, parts)
+    return assemble(stored.slot.kind, parts_of(stored.marks or (), stored.raws, decode))
+
+
+def parts_of(marks: Sequence[Mark], raws: Mapping[bytes, bytes], decode: Decode) -> list[Any]:
+    """The parts that have these marks, anew."""
+    if not raws and are_images(marks):
+        return revive_all(marks)
+    return [part_of(mark, raws, decode) for mark in marks]
 
 
 def part_of(mark: Mark, raws: Mapping[bytes, bytes], decode: Decode) -> Any:
@@ -368,6 +380,11 @@ def assemble(kind: int, parts: list[Any]) -> Any:
 def is_image(mark: Mark) -> TypeIs[bytes]:
     """Whether a mark is an image."""
     return type(mark) is bytes
+
+
+def are_images(marks: Sequence[Mark]) -> TypeIs[Sequence[bytes]]:
+    """Whether all of these marks are images."""
+    return tuple not in set(map(type, marks))
 
 
 def merged(ranges: Iterable[Range]) -> list[Range]:

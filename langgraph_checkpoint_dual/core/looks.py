@@ -137,8 +137,8 @@ class _Shelf:
         if values.item_checksum(typed, self._start, seq, added_at) != checksum:
             raise DecodeError(f"item {seq} of the stored value is damaged: its checksum does not fit")
         if is_message(typed):
-            message, plain = load(typed)
-            return message, typed if plain else (typed,)
+            message, mark = load(typed)
+            return message, mark or (typed,)
         part = decode(typed)
         mark = image(part)
         if mark is not None and not trusted:
