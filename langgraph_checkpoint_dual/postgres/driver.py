@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, NamedTuple, TypeVar
 from weakref import WeakSet
 
-from psycopg import AsyncConnection, AsyncPipeline, ClientCursor, Connection, Pipeline, errors
+from psycopg import AsyncConnection, AsyncPipeline, ClientCursor, Connection, Error, Pipeline, errors
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
@@ -28,6 +28,7 @@ from langgraph_checkpoint_dual.hopping import INLINE_WEIGHT, HoppingFace
 from langgraph_checkpoint_dual.observing import Callers, callers, on_behalf_of
 from langgraph_checkpoint_dual.postgres.arrays import register
 from langgraph_checkpoint_dual.postgres.faults import Fate, interrupts
+from langgraph_checkpoint_dual.postgres.lending import uninterrupted
 from langgraph_checkpoint_dual.postgres.line import Line
 from langgraph_checkpoint_dual.postgres.pools import leave_to_parent
 from langgraph_checkpoint_dual.postgres.schema import REFUSED, Schema
@@ -39,6 +40,7 @@ from langgraph_checkpoint_dual.postgres.sessions import (
     LoopSessions,
     SyncConn,
     loop_transaction,
+    nested,
     transaction,
 )
 from langgraph_checkpoint_dual.postgres.space import vacuumed
@@ -91,7 +93,7 @@ class BlockingTx:
         """Run a statement as a transaction of its own, or as a savepoint of the caller's."""
         if not _in_transaction(self.conn):
             return await self._store(statement)
-        with self.conn.transaction():
+        with nested(self.conn):
             return await self._store(statement)
 
     async def whole(self, work: Callable[[], Awaitable[T]]) -> T:
@@ -369,11 +371,8 @@ class BlockingEngine(_Engine):
 
     def close(self) -> None:
         """Finish what is under way and close what was opened here."""
-        if not self._closed:
-            self._closed = True
-            with self._sessions.lock:
-                if self._owned and self._sessions.conn is not None:
-                    self._sessions.conn.close()
+        self._closed = True
+        uninterrupted(partial(self._sessions.close, owned=self._owned))
 
     def __del__(self) -> None:
         if not getattr(self, "_closed", True) and self._owned and self._sessions.conn is not None:
@@ -383,7 +382,7 @@ class BlockingEngine(_Engine):
     def _run_batch(self, jobs: Sequence[Job[Errand]]) -> None:
         try:
             results = self._store([job.work for job in jobs])
-        except Exception as exc:
+        except (Error, CheckpointerError) as exc:  # all others are from outside, and the leader's only
             results = [exc] * len(jobs)
         for job, result in zip(jobs, results, strict=True):
             if isinstance(result, Exception):
@@ -404,8 +403,10 @@ class BlockingEngine(_Engine):
         """Do the work on a session of its own, and on another one if that fails."""
 
         async def once(attempts: Attempts) -> T:
-            with self._sessions.session(attempts, patient=patient) as conn:
-                return await work(BlockingTx(conn, self._dialect, self._sessions.prepare))
+            def begun(conn: Connection[Any]) -> Awaitable[T]:
+                return work(BlockingTx(conn, self._dialect, self._sessions.prepare))
+
+            return await self._sessions.use(attempts, begun, patient=patient)
 
         return await repeated(once, self._sessions.limits.retry_for, block)
 

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
@@ -20,11 +20,13 @@ from contextlib import (
     nullcontext,
     suppress,
 )
-from typing import Any, NamedTuple, TypeAlias
+from functools import partial
+from types import TracebackType
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 from weakref import WeakSet
 
-from psycopg import AsyncConnection, AsyncPipeline, Connection, Error, OperationalError, Pipeline
-from psycopg.pq import TransactionStatus
+from psycopg import AsyncConnection, AsyncPipeline, Connection, Error, OperationalError, Pipeline, Transaction
+from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
 from langgraph_checkpoint_dual import observing
@@ -37,10 +39,12 @@ from langgraph_checkpoint_dual.postgres.faults import (
     refuses_transactions,
     roll_back,
 )
+from langgraph_checkpoint_dual.postgres.lending import Loan, uninterrupted
 from langgraph_checkpoint_dual.postgres.pools import ais_direct, aprobe, is_direct, probe
-from langgraph_checkpoint_dual.postgres.watch import NoAnswer, Watched
+from langgraph_checkpoint_dual.postgres.watch import NoAnswer, Watched, forget
 from langgraph_checkpoint_dual.retrying import Attempts, InterruptedSession
 
+T = TypeVar("T")
 SyncConn: TypeAlias = "Connection[Any] | ConnectionPool[Any]"
 AsyncConn: TypeAlias = "AsyncConnection[Any] | AsyncConnectionPool[Any]"
 _log = logging.getLogger("langgraph_checkpoint_dual.sessions")
@@ -139,28 +143,49 @@ class BlockingSessions(_Sessions):
         self._ours = False
         """Whether what is open on the single connection was begun here."""
 
-    @contextmanager
-    def session(self, attempts: Attempts, *, patient: bool = False) -> Iterator[Connection[Any]]:
-        """A connection for one operation; where it is not in autocommit mode, in a transaction that ends with it."""
-        source = self._open()
-        if isinstance(source, Connection):
-            judged = self._judged(source, replaceable=False, patient=patient)
-            with self.lock, judged, self._mended(source), _transaction_of(source):
-                self._look(source)
-                yield source
-                if self._pipe is not None:
-                    self._pipe.sync()
-            return
-        pooled = self._take(source, attempts)
-        try:
-            with self._judged(pooled, replaceable=True, patient=patient), _transaction_of(pooled):
-                self._look(pooled)
-                yield pooled
-        finally:
-            source.putconn(pooled)
+    async def use(
+        self, attempts: Attempts, work: Callable[[Connection[Any]], Awaitable[T]], *, patient: bool = False
+    ) -> T:
+        """Do some work on a connection; where that is not in autocommit mode, in a transaction that ends with it.
 
-    @contextmanager
-    def _mended(self, conn: Connection[Any]) -> Iterator[None]:
+        An exception from outside (Ctrl-C) may come between any two steps. So nothing that matters is ended by a
+        generator: one that is interrupted ends whenever its traceback is forgotten.
+        """
+        source = self.conn or uninterrupted(self._open)
+        if isinstance(source, Connection):
+            return await self._use_single(source, work, patient=patient)
+        loan = Loan(source, partial(self._take, source, attempts))
+        try:
+            conn = loan.begin()
+            with self._judged(conn, replaceable=True, patient=patient), _transaction_of(conn):
+                self._look(conn)
+                result = await work(conn)
+            loan.intact = True
+            return result
+        except Exception:
+            loan.intact = True
+            raise
+        finally:
+            loan.hand_over(loan.end)
+
+    async def _use_single(
+        self, conn: Connection[Any], work: Callable[[Connection[Any]], Awaitable[T]], *, patient: bool
+    ) -> T:
+        with self.lock:
+            try:
+                self._mend(conn)
+                with self._judged(conn, replaceable=False, patient=patient), _transaction_of(conn):
+                    self._look(conn)
+                    result = await work(conn)
+                    if self._pipe is not None:
+                        self._pipe.sync()
+                return result
+            finally:
+                forget(conn, None)
+                if conn.pgconn.transaction_status == TransactionStatus.IDLE:
+                    self._ours = False
+
+    def _mend(self, conn: Connection[Any]) -> None:
         """Before the use of a single connection, end what an exception from outside (Ctrl-C) has left of the last."""
         if self._pipe is None and not conn.closed:
             with conn.lock:  # nobody is at it, so what is still under way is what somebody gave up
@@ -168,11 +193,15 @@ class BlockingSessions(_Sessions):
                     drain(conn)
                 if self._ours and conn.info.transaction_status in _OPEN:
                     roll_back(conn)
+                if conn.info.transaction_status == TransactionStatus.IDLE:
+                    conn._num_transactions = 0  # psycopg has lost track of one that did not begin
         self._ours = conn.info.transaction_status == TransactionStatus.IDLE
-        try:
-            yield
-        finally:
-            self._ours = self._ours and conn.info.transaction_status != TransactionStatus.IDLE
+
+    def close(self, *, owned: bool) -> None:
+        """Wait for what is under way on a single connection, and close what was opened here."""
+        with self.lock:
+            if owned and self.conn is not None:
+                self.conn.close()
 
     def leave_to_parent(self) -> None:
         """After a fork, in the child: what was opened here is opened anew; what was given belongs to the parent."""
@@ -239,7 +268,7 @@ class LoopSessions(_Sessions):
 
     @asynccontextmanager
     async def session(self, attempts: Attempts, *, patient: bool = False) -> AsyncIterator[AsyncConnection[Any]]:
-        """As `BlockingSessions.session`."""
+        """A connection for one operation; where it is not in autocommit mode, in a transaction that ends with it."""
         source = self.conn
         if isinstance(source, AsyncConnection):
             async with self._lock:
@@ -338,17 +367,34 @@ def _loop_transaction_of(conn: AsyncConnection[Any]) -> AbstractAsyncContextMana
     return nullcontext() if conn.autocommit else loop_transaction(conn)
 
 
-@contextmanager
-def transaction(conn: Connection[Any]) -> Iterator[None]:
+def nested(conn: Connection[Any]) -> AbstractContextManager[Any]:
+    """A transaction, or a savepoint of the one that is open; as a generator only if the connection has a pipeline."""
+    return Transaction(conn) if conn.info.pipeline_status == PipelineStatus.OFF else conn.transaction()
+
+
+class transaction:
     """A transaction that sees what was committed before each of its statements, or a savepoint of the one that is open.
 
     Who has waited for a lock must see what its holder did, however the connection or its role is set.
     """
-    is_outermost = conn.info.transaction_status == TransactionStatus.IDLE
-    with conn.transaction():
-        if is_outermost:
-            conn.execute(_SEE_THE_LATEST, prepare=False)
-        yield
+
+    def __init__(self, conn: Connection[Any]) -> None:
+        self._conn, self._block = conn, nested(conn)
+
+    def __enter__(self) -> None:
+        is_outermost = self._conn.info.transaction_status == TransactionStatus.IDLE
+        self._block.__enter__()
+        try:
+            if is_outermost:
+                self._conn.execute(_SEE_THE_LATEST, prepare=False)
+        except BaseException as exc:
+            self._block.__exit__(type(exc), exc, exc.__traceback__)
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return self._block.__exit__(kind, error, trace)
 
 
 @asynccontextmanager

@@ -21,7 +21,9 @@ from psycopg import AsyncConnection, Connection, Error, OperationalError
 _PERIOD = 0.25
 _lock = threading.Lock()
 _work = threading.Event()
-_entries: set[Watched] = set()
+_entries: dict[Connection[Any] | AsyncConnection[Any], Watched] = {}
+forget = _entries.pop
+"""`forget(conn, None)` ends what an exception from outside (Ctrl-C) may have left, in one step."""
 _thread: threading.Thread | None = None
 
 
@@ -52,7 +54,7 @@ class Watched:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _entries.discard(self)
+        _entries.pop(self.conn, None)
         if self._seconds is None or time.monotonic() < self.deadline:
             return
         with _lock:  # it may be just about to be shut down
@@ -63,7 +65,7 @@ class Watched:
 
 def _begin(entry: Watched) -> None:
     global _thread
-    _entries.add(entry)
+    _entries[entry.conn] = entry
     if not _work.is_set():
         _work.set()
     if _thread is None or not _thread.is_alive():  # the first time, and after a fork
@@ -78,13 +80,13 @@ def _patrol() -> None:
         now = time.monotonic()
         with _lock:
             _work.clear()
-            entries = list(_entries)  # one step for the interpreter: blocks begin and end meanwhile
+            entries = list(_entries.values())  # one step for the interpreter: blocks begin and end meanwhile
             if entries:
                 _work.set()
             for entry in entries:
-                if entry.deadline <= now and not entry.cut and entry in _entries:
+                if entry.deadline <= now and not entry.cut and _entries.get(entry.conn) is entry:
                     entry.cut = True
-                    _entries.discard(entry)
+                    _entries.pop(entry.conn, None)
                     _shut_down(entry.conn)
         time.sleep(_PERIOD)
 
