@@ -94,7 +94,10 @@ class Saver(BaseCheckpointSaver[str]):
 
     def _indexed(self, db: Database) -> Database:
         """The database, where what is put in is also indexed for search."""
-        return db if self._index is None else Indexing(db, self._index, self.serde)
+        if self._index is None:
+            return db
+        searching.check_open(self.serde)  # which may have been replaced
+        return Indexing(db, self._index, self.serde)
 
     def _adopting(self, db: Database) -> Database:
         """The same with the threads that the official saver has left in it."""
@@ -394,6 +397,10 @@ class Saver(BaseCheckpointSaver[str]):
             dry_run: change nothing; say what would go.
             on_progress: called after each thread. What it raises ends the work.
             now: the time that ages are counted from, if not the present.
+
+        Raises:
+            ConfigError: if an argument cannot be used.
+            DecodeError: for the first thread that is damaged, once all others have been dealt with.
         """
         where = {"user_id": user_id, "status": status, "metadata": metadata}
         return finish(

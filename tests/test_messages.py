@@ -238,6 +238,9 @@ async def test_a_list_of_something_else(memory: SqliteSaver) -> None:
     assert [one.message.text for one in view.page(1)] == ["hi"]
     with pytest.raises(ConfigError, match="element 1 of channel 'messages' is a datetime"):
         view.page()
+    await put(memory, config("numbers"), {"messages": [1, 2]})
+    with pytest.raises(ConfigError, match="cannot be added to what the channel holds"):
+        memory.messages("numbers").append("hi")
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from langgraph_checkpoint_dual.errors import ConfigError, DeletedError, EncodeEr
 from langgraph_checkpoint_dual.otel import OpenTelemetry
 from tests.faults.postgres_servers import free_port, terminate, until_one_waits
 from tests.support.checkpoints import config, listed, put
-from tests.support.savers import KINDS, Kind, faced, opened
+from tests.support.savers import KINDS, Kind, Registry, faced, opened
 
 SYSTEMS = {"sqlite": "sqlite", "postgres": "postgresql"}
 SCOPE = "langgraph_checkpoint_dual"
@@ -83,6 +83,17 @@ async def use_everything(subject: Any) -> None:
     await subject.adelete_thread("copy")
 
 
+async def use_the_registry(saver: Any, face: str) -> None:
+    threads = Registry(saver, face)
+    await threads.register("thread", user_id="ada")
+    await threads.update("thread", title="Plans")
+    await threads.set_current("ada", "thread")
+    assert await threads.current("ada") == "thread"
+    assert [await threads.get("thread")] == (await threads.list()).threads
+    assert await threads.count() == 1
+    await threads.delete("thread")
+
+
 USED = ("put", "put_writes", "get_tuple", "list", "list", "get_delta_channel_history", "copy_thread", "prune",
         "delete_for_runs", "delete_thread")  # fmt: skip
 
@@ -109,6 +120,13 @@ async def test_every_operation_is_a_span_and_is_measured(
     assert sizes["list"] >= 300
     assert 100 <= sizes["put_writes"] < 200
     assert telemetry.points("retries") == {}
+
+
+async def test_the_registry_is_observed_too(kind: Kind, face: str, database: str, telemetry: Telemetry) -> None:
+    async with opened(kind.ours, database, observer=telemetry.observer) as saver:
+        await use_the_registry(saver, face)
+    names = ["register", "update", "set_current", "current", "get", "list", "count"]
+    assert [span.name for span in telemetry.spans] == [*(f"threads_{name}" for name in names), "delete_thread"]
 
 
 async def test_what_fails_is_a_failed_span(kind: Kind, face: str, database: str, telemetry: Telemetry) -> None:

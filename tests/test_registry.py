@@ -13,25 +13,10 @@ from langgraph.types import Command, interrupt
 
 from langgraph_checkpoint_dual.errors import ConfigError, ThreadNotFoundError
 from tests.support.checkpoints import config, put
-from tests.support.savers import KINDS, Kind
+from tests.support.savers import KINDS, Kind, Registry
 from tests.support.tables import is_postgres, rows
 
 HOSTILE = ['it\'s 100% "odd"; --', "nul \0 and \ud800 surrogate", "ünï-😀", "a" * 2000, "\\0"]
-
-
-class Registry:
-    """`saver.threads` through one of its faces, awaited."""
-
-    def __init__(self, saver: Any, face: str) -> None:
-        self._threads, self._face = saver.threads, face
-
-    def __getattr__(self, name: str) -> Any:
-        async def call(*arguments: Any, **options: Any) -> Any:
-            if self._face == "async":
-                return await getattr(self._threads, f"a{name}")(*arguments, **options)
-            return getattr(self._threads, name)(*arguments, **options)
-
-        return call
 
 
 @pytest.fixture

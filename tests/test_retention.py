@@ -29,7 +29,7 @@ from langgraph_checkpoint_dual import AsyncPostgresSaver, AsyncSqliteSaver, Post
 from langgraph_checkpoint_dual.core import retention
 from langgraph_checkpoint_dual.core.inspection import doctor
 from langgraph_checkpoint_dual.core.retention import Progress
-from langgraph_checkpoint_dual.errors import BusyError, CheckpointerError, ConfigError, StaleHeadError
+from langgraph_checkpoint_dual.errors import BusyError, CheckpointerError, ConfigError, DecodeError, StaleHeadError
 from tests.support.checkpoints import checkpoint, config, listed, metadata, put
 from tests.support.graphs import (
     appended,
@@ -502,6 +502,13 @@ class TestRetention:
         assert seen[-1].removed == removed
         assert removed.checkpoints == 5
         assert all(len(ids) == 1 for ids in stored(database).values())
+
+    async def test_a_damaged_thread_stays_and_hinders_no_other(self, saver: Any, face: str, database: str) -> None:
+        await fill(saver, "a", "b", "c")
+        rows(database, "UPDATE dual_checkpoints SET slots = checkpoint WHERE thread_id = 'b'")
+        with pytest.raises(DecodeError, match="thread_id 'b'"):
+            await call(saver, face, "retain", Retention(keep_last=1))
+        assert {place: len(ids) for place, ids in stored(database).items()} == {"a/": 1, "b/": 5, "c/": 1}
 
     async def test_a_thread_that_is_used_meanwhile_stays(self, saver: Any, database: str) -> None:
         await fill(saver, "a", "b", "c", steps=1)

@@ -21,6 +21,7 @@ from psycopg.conninfo import make_conninfo
 from langgraph_checkpoint_dual import Cache, PostgresSaver, SqliteSaver
 from langgraph_checkpoint_dual.core.conversations.searching import SearchHit, SearchPage
 from langgraph_checkpoint_dual.core.conversations.words import Term, indexed, snippet, terms_of, words_of
+from langgraph_checkpoint_dual.core.cursors import cursor_of
 from langgraph_checkpoint_dual.core.text import escape
 from langgraph_checkpoint_dual.errors import ConfigError
 from langgraph_checkpoint_dual.transfer import atransfer
@@ -283,6 +284,9 @@ async def test_pages_of_hits(saver: Any, find: Any) -> None:
         ("fox", {"limit": -1}),
         ("fox", {"cursor": "nonsense"}),
         ("fox", {"cursor": "WyJhIl0="}),
+        ("fox", {"cursor": cursor_of("search", 2**63)}),
+        ("fox", {"cursor": cursor_of("search", -1)}),
+        ("fox", {"cursor": cursor_of("updated", 0)}),
         ("fox", {"thread_id": ""}),
         ("fox", {"user_id": 1.5}),
     ],
@@ -452,11 +456,9 @@ async def test_it_is_off_unless_asked_for(kind: Kind, database: str) -> None:
     async with opened(kind.ours, database) as saver:
         say(saver, "thread", "a fox")
         assert "dual_search" not in tables(database)
-        for call in (lambda: saver.search("fox"), saver.messages("thread").search, saver.rebuild_search):
-            with pytest.raises((ConfigError, TypeError)):
-                call()
-        with pytest.raises(ConfigError, match="search=True"):
-            saver.search("fox")
+        for call in (saver.search, saver.messages("thread").search, lambda _: saver.rebuild_search()):
+            with pytest.raises(ConfigError, match="search=True"):
+                call("fox")
 
 
 @pytest.mark.parametrize("serde", [AES, object()], ids=["encrypted", "unknown"])
@@ -465,6 +467,10 @@ def test_it_is_refused_where_words_would_be_stored_in_the_clear(serde: Any) -> N
         SqliteSaver(":memory:", serde=serde, search=True)
     with pytest.raises(ConfigError, match="search must be"):
         SqliteSaver(":memory:", search=3)  # type: ignore[arg-type]
+    with SqliteSaver(":memory:", search=True) as saver:
+        saver.serde = serde
+        with pytest.raises(ConfigError, match="in the clear"):
+            saver.messages("thread").append("a fox")
 
 
 async def test_rebuild_finds_what_was_stored_before(

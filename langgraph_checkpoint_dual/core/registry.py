@@ -25,7 +25,7 @@ from langgraph_checkpoint_dual.core.rows import ThreadRow
 from langgraph_checkpoint_dual.core.text import escape, unescape
 from langgraph_checkpoint_dual.core.times import micros, now, utc
 from langgraph_checkpoint_dual.core.tx import Database, Row, Tx
-from langgraph_checkpoint_dual.errors import ConfigError, ThreadNotFoundError
+from langgraph_checkpoint_dual.errors import ConfigError, DecodeError, ThreadNotFoundError
 
 Status: TypeAlias = Literal["idle", "interrupted", "error"]
 _STATUSES = {None: "idle", "__interrupt__": "interrupted", "__error__": "error"}
@@ -182,10 +182,7 @@ async def _edit(
         elif not await tx.fetch("metadata_of_thread", thread_id=key):
             raise ThreadNotFoundError(unescape(key))
         if metadata is not None:
-            [(old,)] = await tx.fetch("metadata_of_thread", thread_id=key)
-            merged = {**json.loads(old), **json.loads(to_json(metadata)[0])}
-            text = json.dumps({name: value for name, value in merged.items() if value is not None})
-            await tx.execute("set_thread_metadata", thread_id=key, metadata=text)
+            await _merge(key, metadata, tx)
         if user is not None:
             await tx.execute("set_thread_user", thread_id=key, user_id=user)
         if name is not None:
@@ -225,15 +222,40 @@ async def _page(db: Database, where: Conditions, order: str, limit: int) -> list
     return sorted(rows, key=lambda row: (row[_TIMES[order]], row[0]), reverse=True)
 
 
+async def _merge(key: str, metadata: Mapping[str, Any], tx: Tx) -> None:
+    """Set the keys that are given; what is damaged is forgotten."""
+    [texts] = await tx.fetch("metadata_of_thread", thread_id=key)
+    try:
+        old, _ = map(_of_json, texts)
+    except DecodeError:
+        old = {}
+        await tx.execute("forget_thread_metadata", thread_id=key)
+    merged = {**old, **json.loads(to_json(metadata)[0])}
+    text = json.dumps({name: value for name, value in merged.items() if value is not None})
+    await tx.execute("set_thread_metadata", thread_id=key, metadata=text)
+
+
+def _of_json(text: str) -> dict[str, Any]:
+    try:
+        return {**json.loads(text)}
+    except (ValueError, TypeError) as exc:
+        advice = "threads.update() with some metadata sets it anew"
+        raise DecodeError(f"the thread's metadata in the registry is damaged: {exc}; {advice}") from exc
+
+
 def _thread(row: Row) -> Thread:
     thread_id, updated_at, created_at, user_id, title, metadata, run_metadata, checkpoints, head, channel = row
+    try:
+        merged = {**_of_json(run_metadata), **_of_json(metadata)}
+    except DecodeError as exc:
+        raise exc.at(thread_id=unescape(thread_id)) from exc
     return Thread(
         unescape(thread_id),
         utc(created_at),
         utc(updated_at),
         None if user_id is None else unescape(user_id),
         unescape(title) if title else None,
-        cast(dict[str, Any], _unescaped({**json.loads(run_metadata), **json.loads(metadata)})),
+        cast(dict[str, Any], _unescaped(merged)),
         checkpoints,
         None if head is None else unescape(head),
         cast(Status, _STATUSES[channel]),

@@ -59,7 +59,10 @@ SELECT t.thread_id, t.updated_at FROM {threads} AS t {where} ORDER BY t.thread_i
 t.thread_id > :beyond
 
 -- name: metadata_of_thread
-SELECT CAST(metadata AS TEXT) FROM {threads} WHERE thread_id = :thread_id
+SELECT CAST(metadata AS TEXT), CAST(run_metadata AS TEXT) FROM {threads} WHERE thread_id = :thread_id
+
+-- name: forget_thread_metadata
+UPDATE {threads} SET metadata = '{}', run_metadata = '{}' WHERE thread_id = :thread_id
 
 -- name: register_thread
 INSERT INTO {threads} (thread_id, created_at, updated_at) VALUES (:thread_id, :at, :at)

@@ -2,7 +2,7 @@
 
 Threads are read in pages by id, so memory stays constant. Each thread is looked at first, without a lock; if anything
 of it is to go, it is looked at again and changed in a transaction of its own: what was used or exempted meanwhile
-stays.
+stays. A thread that is damaged stays as it is, and hinders no other one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from langgraph_checkpoint_dual.core.text import unescape
 from langgraph_checkpoint_dual.core.threads import remove_thread
 from langgraph_checkpoint_dual.core.tree import Nodes, Removal, removals, remove, staying, tree_of
 from langgraph_checkpoint_dual.core.tx import Database, Row, Tx
-from langgraph_checkpoint_dual.errors import ConfigError
+from langgraph_checkpoint_dual.errors import ConfigError, DecodeError
 
 _PAGE = 256
 
@@ -136,6 +136,7 @@ async def retain(
 
     Raises:
         ConfigError: if an argument cannot be used.
+        DecodeError: for the first thread that is damaged, once all others have been dealt with.
     """
     if not isinstance(policy, Retention):
         raise ConfigError(f"the policy must be a Retention, not a {type(policy).__name__}")
@@ -144,13 +145,19 @@ async def retain(
     sweep = _Sweep(store, db, bounds, chosen)
     total = await db.read(sweep.count) if on_progress is not None else 0
     removed, done = Removed(), 0
+    damaged: list[DecodeError] = []
     while rows := await db.read(sweep.page):
         for key, _ in rows:
-            removed = _plus(removed, await sweep.one(key, dry_run=dry_run))
+            try:
+                removed = _plus(removed, await sweep.one(key, dry_run=dry_run))
+            except DecodeError as exc:
+                damaged.append(exc)
             done += 1
             if on_progress is not None:
                 on_progress(Progress(done, max(total, done), unescape(key), removed))
         sweep.beyond(rows[-1][0])
+    if damaged:
+        raise damaged[0]
     return removed
 
 

@@ -10,12 +10,21 @@ import json
 from collections.abc import Sequence
 from functools import partial
 
-from langgraph_checkpoint_dual.core.address import many, text_key, thread_key
+from langgraph_checkpoint_dual.core.address import Address, many, text_key, thread_key
 from langgraph_checkpoint_dual.core.store import Store
 from langgraph_checkpoint_dual.core.times import now
-from langgraph_checkpoint_dual.core.tree import Places, latest, nearest, needed, removals, remove, staying, tree_of
-from langgraph_checkpoint_dual.core.tx import Database, Tx
-from langgraph_checkpoint_dual.errors import ConfigError
+from langgraph_checkpoint_dual.core.tree import (
+    Places,
+    latest,
+    nearest,
+    needed,
+    removals,
+    remove,
+    staying,
+    tree_of,
+)
+from langgraph_checkpoint_dual.core.tx import Database, Row, Tx
+from langgraph_checkpoint_dual.errors import ConfigError, DecodeError
 
 STRATEGIES = ("keep_latest", "delete")
 _REMEMBERED = 7 * 24 * 3600 * 10**6
@@ -112,9 +121,24 @@ async def kept_by_prune(store: Store, key: str, tx: Tx) -> dict[tuple[str, str],
 async def _without_runs(store: Store, key: str, runs: str, tx: Tx) -> None:
     await tx.execute("lock_thread", thread_id=key)
     tree = await tree_of(key, tx)
-    gone = {(row[0], row[1]) for row in await tx.fetch("checkpoints_of_runs", thread_id=key, run_ids=runs)}
+    gone = _of_runs(key, await tx.fetch("checkpoints_of_runs", thread_id=key, run_ids=runs), json.loads(runs))
     stay: Places = {}
     for ns, nodes in tree.items():
         kept = {one for one in nodes if (ns, one) not in gone}
         stay[ns] = kept | await needed(store.serde, key, ns, nodes, kept, tx)
     await remove(key, await removals(key, tree, stay, tx), tx)
+
+
+def _of_runs(key: str, rows: Sequence[Row], runs: Sequence[str]) -> set[tuple[str, str]]:
+    """The checkpoints in rows of the `checkpoints_of_runs` query.
+
+    Raises:
+        DecodeError: if the metadata of one names another run: one of the two is damaged.
+    """
+    for ns, checkpoint_id, metadata in rows:
+        if metadata is not None and json.loads(metadata).get("run_id") not in runs:
+            raise DecodeError(
+                "the stored run_id is damaged: it is not that of the metadata; nothing of the thread was removed",
+                **Address(key, ns, checkpoint_id).where,
+            )
+    return {(row[0], row[1]) for row in rows}

@@ -89,7 +89,8 @@ async def trim(serde: SerializerProtocol, row: CheckpointRow, over: Succession, 
     try:
         tree = await part_of_tree(key, ns if over.ends_history else _first_below(ns), _beyond(ns), tx)
     except DecodeError as exc:
-        _log.warning("older checkpoints stay where they are: %s", exc)
+        _log.warning("older checkpoints stay where they are, because one is damaged")
+        _log.debug("older checkpoints stay where they are: %s", exc)
         return
     kept: set[str] | None = None
     if over.ends_history:

@@ -116,3 +116,18 @@ class BlockingFace(BaseCheckpointSaver[str]):
 def faced(saver: Any, face: str) -> Any:
     """The saver as an object with async methods, driven through the face that is asked for."""
     return saver if face == "async" else BlockingFace(saver)
+
+
+class Registry:
+    """`saver.threads` through one of its faces, awaited."""
+
+    def __init__(self, saver: Any, face: str) -> None:
+        self._threads, self._face = saver.threads, face
+
+    def __getattr__(self, name: str) -> Any:
+        async def call(*arguments: Any, **options: Any) -> Any:
+            if self._face == "async":
+                return await getattr(self._threads, f"a{name}")(*arguments, **options)
+            return getattr(self._threads, name)(*arguments, **options)
+
+        return call

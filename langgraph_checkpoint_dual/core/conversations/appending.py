@@ -39,7 +39,15 @@ from langgraph_checkpoint_dual.core import values
 from langgraph_checkpoint_dual.core.address import Address, config_of
 from langgraph_checkpoint_dual.core.checkpoints import Loaded, checkpoint_row, write_row
 from langgraph_checkpoint_dual.core.conversations.deltas import is_snapshot, rebuilt, snapshot
-from langgraph_checkpoint_dual.core.conversations.reading import ListedItems, Spot, View, not_a_list, value_at
+from langgraph_checkpoint_dual.core.conversations.reading import (
+    LARGEST_READ,
+    NO_MESSAGE,
+    ListedItems,
+    Spot,
+    View,
+    not_a_list,
+    value_at,
+)
 from langgraph_checkpoint_dual.core.history import only
 from langgraph_checkpoint_dual.core.items import LIST, Inline, Manifest, Planned, Planner, Range, Slot, cut
 from langgraph_checkpoint_dual.core.looks import Look
@@ -61,7 +69,8 @@ _COUNTERS = "counters_since_delta_snapshot"
 _FORMAT = 4
 """LangGraph's version of the format of checkpoints."""
 _REMOVE_ALL = "__remove_all__"
-_UNREADABLE = (ValueError, TypeError, KeyError, NotImplementedError)
+_WEIGHT = 200
+"""About how many bytes a message has."""
 
 
 class _New(NamedTuple):
@@ -132,7 +141,7 @@ class _Within:
         return await look(self._tx)
 
     async def compute(self, weight: int, work: Callable[[], T]) -> T:
-        return work()
+        return await self._tx.compute(weight, work)
 
 
 async def _insert(
@@ -172,7 +181,7 @@ def _coerced(given: Any) -> _New:
     listed = given if isinstance(given, list) else [given]
     try:
         found = [message_chunk_to_message(cast(BaseMessageChunk, one)) for one in convert_to_messages(listed)]
-    except _UNREADABLE as exc:
+    except NO_MESSAGE as exc:
         raise ConfigError(
             "append takes a message, a pair of role and text, a dict or a text, or a list of these, "
             f"not a {type(given).__name__}: {exc}"
@@ -218,7 +227,7 @@ async def _edited(store: Store, db: Reads, view: View, planner: Planner, base: _
     """The channel with the new messages, for each way in which it may be stored."""
     loaded = base.checkpoint
     if loaded is None:
-        return _planned(planner, [], new)
+        return await _planned(db, planner, [], new)
     slot = loaded.slots.get(view.channel)
     if base.foreign is not None and view.channel in base.foreign:
         return await _of_value(store, db, view, planner, base, new, base.foreign[view.channel])
@@ -227,7 +236,9 @@ async def _edited(store: Store, db: Reads, view: View, planner: Planner, base: _
         return await _extended(store, db, planner, listed, new)
     if slot is None:
         was_written = view.channel in loaded.checkpoint["channel_versions"]
-        return await _rebuilt(store, db, view, planner, base, new) if was_written else _planned(planner, [], new)
+        return (
+            await _rebuilt(store, db, view, planner, base, new) if was_written else await _planned(db, planner, [], new)
+        )
     value = await value_at(store, db, view, Spot(loaded.address, loaded.sealed_slots, slot), slot)
     return await _of_value(store, db, view, planner, base, new, value)
 
@@ -238,11 +249,12 @@ async def _of_value(store: Store, db: Reads, view: View, planner: Planner, base:
         return await _rebuilt(store, db, view, planner, base, new)
     if not isinstance(value, list):
         raise not_a_list(view, value)
-    return _planned(planner, value, new)
+    return await _planned(db, planner, value, new)
 
 
-def _planned(planner: Planner, before: list[Any], new: _New) -> _Edit:
-    plan = planner.plan(_merged(before, new), None)
+async def _planned(db: Reads, planner: Planner, before: list[Any], new: _New) -> _Edit:
+    """The whole list anew."""
+    plan = await db.compute(_WEIGHT * len(before), lambda: planner.plan(_merged(before, new), None))
     return _Edit(plan.stored.slot, plan.items)
 
 
@@ -255,14 +267,18 @@ async def _rebuilt(store: Store, db: Reads, view: View, planner: Planner, base: 
     slot = loaded.slots.get(view.channel)
     own = None if slot is None else only(loaded.address, view.channel, slot, loaded.sealed_slots)
     parts = await rebuilt(store, db, loaded.address, view.channel, view.reducer, own=own)
-    plan = planner.plan(snapshot(view.reducer([part.value for part in parts], [new.messages])), None)
+
+    def whole() -> Planned:
+        return planner.plan(snapshot(view.reducer([part.value for part in parts], [new.messages])), None)
+
+    plan = await db.compute(_WEIGHT * len(parts), whole)
     return _Edit(plan.stored.slot, plan.items, is_snapshot=True)
 
 
 async def _extended(store: Store, db: Reads, planner: Planner, listed: ListedItems, new: _New) -> _Edit:
     """A list of items: only messages that the new ones name are read."""
     if any(isinstance(one, RemoveMessage) and one.id == _REMOVE_ALL for one in new.messages):
-        return _planned(planner, [], new)
+        return await _planned(db, planner, [], new)
     found = await _named(store, db, listed, new.named) if new.named else []
     merged = _merged([message for _, message in found], new)
     gone = {message.id for _, message in found} - {message.id for message in merged}
@@ -302,8 +318,8 @@ def _merged(before: list[Any], new: _New) -> list[BaseMessage]:
 
     try:
         return cast("list[BaseMessage]", add_messages(before, cast(Any, list(new.messages))))
-    except ValueError as exc:
-        raise ConfigError(str(exc)) from exc
+    except NO_MESSAGE as exc:
+        raise ConfigError(f"the messages cannot be added to what the channel holds: {exc}") from exc
 
 
 async def _named(store: Store, db: Reads, listed: ListedItems, ids: frozenset[str]) -> list[tuple[int, BaseMessage]]:
@@ -313,8 +329,8 @@ async def _named(store: Store, db: Reads, listed: ListedItems, ids: frozenset[st
     else:
         places = list(range(listed.count))
     found: list[tuple[int, BaseMessage]] = []
-    for start in range(0, len(places), ListedItems.LARGEST_READ):
-        some = places[start : start + ListedItems.LARGEST_READ]
+    for start in range(0, len(places), LARGEST_READ):
+        some = places[start : start + LARGEST_READ]
         for place, part in zip(some, await listed.parts_at(db, some), strict=True):
             if getattr(part.value, "id", None) in ids:
                 found.append((place, part.value))

@@ -107,10 +107,7 @@ class Indexing:
 
     async def append(self, addition: Put | PutWrites) -> Outcome:
         await self._index.make_ready(self._db)
-        if isinstance(addition, Put):
-            weight = sum(len(item.data) for item in addition.items)
-            addition = await self._db.compute(weight, partial(self._index.with_words, self._serde, addition))
-        return await self._db.append(addition)
+        return await self._db.append(await _with_words(self._db, self._index, self._serde, addition))
 
     async def compute(self, weight: int, work: Callable[[], T]) -> T:
         return await self._db.compute(weight, work)
@@ -140,6 +137,13 @@ class IndexingTx:
         return await self._tx.compute(weight, work)
 
     async def insert(self, addition: Put | PutWrites) -> Outcome:
-        if isinstance(addition, Put):
-            addition = self._index.with_words(self._serde, addition)
-        return await self._tx.insert(addition)
+        return await self._tx.insert(await _with_words(self._tx, self._index, self._serde, addition))
+
+
+async def _with_words(
+    where: Database | Tx, index: Index, serde: SerializerProtocol, addition: Put | PutWrites
+) -> Put | PutWrites:
+    if not isinstance(addition, Put):
+        return addition
+    weight = sum(len(item.data) for item in addition.items)
+    return await where.compute(weight, partial(index.with_words, serde, addition))

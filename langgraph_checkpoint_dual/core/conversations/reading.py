@@ -49,7 +49,11 @@ from langgraph_checkpoint_dual.errors import ConfigError
 
 CountTokens: TypeAlias = Callable[[list[BaseMessage]], int]
 
-_FIRST_READ, _LARGEST_READ = 32, 512
+NO_MESSAGE = (ValueError, TypeError, KeyError, NotImplementedError)
+"""What langchain-core raises for something that it cannot take for a message."""
+LARGEST_READ = 512
+"""How many messages are read at a time at most."""
+_FIRST_READ = 32
 
 
 class StoredMessage(NamedTuple):
@@ -185,7 +189,7 @@ async def messages_window(
         while left > len(system) and await _fits(db, counted, system + found, max_tokens):
             start = max(len(system), left - size)
             found = await _slice(db, view, source, start, left) + found
-            left, size = start, min(size * 2, _LARGEST_READ)
+            left, size = start, min(size * 2, LARGEST_READ)
         return system + await db.compute(
             _weight(found), partial(_largest_end, found, system, counted, max_tokens, start_on)
         )
@@ -199,8 +203,8 @@ async def messages_stats(store: Store, db: Reads, view: View) -> ConversationSta
     async def read() -> ConversationStats:
         source = await opened(store, db, view, dated=True)
         tally = _Tally(store)
-        for start in range(0, source.count, _LARGEST_READ):
-            parts = await source.parts(db, start, min(source.count, start + _LARGEST_READ))
+        for start in range(0, source.count, LARGEST_READ):
+            parts = await source.parts(db, start, min(source.count, start + LARGEST_READ))
             await db.compute(50 * len(parts), partial(tally.add, view, start, parts))
         return tally.result()
 
@@ -284,8 +288,6 @@ async def _fetched(one: Loaded, tx: Tx) -> Look:
 class ListedItems:
     """A list whose elements are items: only those that are asked for are read."""
 
-    LARGEST_READ = 512
-
     def __init__(self, store: Store, channel: str, spot: Spot, manifest: Manifest) -> None:
         self._store, self._channel, self._spot, self.manifest = store, channel, spot, manifest
         self.count = sum(count for _, count in manifest.ranges)
@@ -336,7 +338,7 @@ def message_of(view: View, idx: int, element: Any) -> BaseMessage:
         return element
     try:
         [found] = convert_to_messages([element])
-    except (ValueError, NotImplementedError, TypeError, KeyError) as exc:
+    except NO_MESSAGE as exc:
         raise ConfigError(
             f"element {idx} of channel {view.channel!r} is a {type(element).__name__}, not a message; "
             "say which channel holds messages with channel="

@@ -133,18 +133,27 @@ def index_of(wanted: bool | str, serde: SerializerProtocol) -> Index | None:
     """The index that a saver's `search=` asks for.
 
     Raises:
-        ConfigError: if the serializer may be there to hide what is stored: the words would be stored in the clear.
+        ConfigError: if it is none, or the serializer may be there to hide what is stored.
     """
     if not isinstance(wanted, (bool, str)):
         raise ConfigError(f"search must be a bool or the name of a channel, not {wanted!r}")
     if not wanted:
         return None
+    check_open(serde)
+    return Index("messages" if wanted is True else wanted)
+
+
+def check_open(serde: SerializerProtocol) -> None:
+    """Check that a serializer hides nothing, because an index would not.
+
+    Raises:
+        ConfigError: if it may: the words would be stored in the clear.
+    """
     if not isinstance(serde, JsonPlusSerializer):
         raise ConfigError(
             f"search=True would store in the clear the words of messages that {type(serde).__name__} may hide; "
             "open the saver without it, or with a serializer that does not encrypt"
         )
-    return Index("messages" if wanted is True else wanted)
 
 
 def scope_of(index: Index, view: View) -> Scope:

@@ -404,9 +404,9 @@ class _Namespace:
 
     def take(self, row: Row) -> None:
         """Look at a checkpoint."""
-        _, _, checkpoint_id, parent_id, checkpoint, sealed, metadata, exact = row
+        _, _, checkpoint_id, parent_id, checkpoint, sealed, metadata, exact, run_id = row
         self._doctor.found.checkpoints += 1
-        for what in _damages(checkpoint_id, parent_id, checkpoint, metadata, exact):
+        for what in _damages(checkpoint_id, parent_id, checkpoint, metadata, exact, run_id):
             self._report(Finding("damaged checkpoint", f"{what} is damaged"), checkpoint_id)
         ranges = used_ranges(checkpoint_id, sealed)
         if ranges is None:
@@ -468,7 +468,7 @@ class _Namespace:
 
 
 def _damages(
-    checkpoint_id: str, parent_id: str | None, checkpoint: bytes, metadata: str, exact: bytes | None
+    checkpoint_id: str, parent_id: str | None, checkpoint: bytes, metadata: str, exact: bytes | None, run_id: str | None
 ) -> Iterator[str]:
     """What of a checkpoint's row is damaged, besides its slots."""
     typed = _unsealed(checkpoint, "checkpoint", checkpoint_id, parent_id or "")
@@ -479,6 +479,17 @@ def _damages(
             yield "its metadata"
     elif typed is not None and not _fits(typed, metadata):
         yield "its metadata"
+    if (run_id or None) != _run_of(metadata):
+        yield "its run_id"
+
+
+def _run_of(metadata: str) -> str | None:
+    """The run that metadata names; what cannot be read names none."""
+    try:
+        found = json.loads(metadata).get("run_id")
+    except (ValueError, AttributeError):
+        return None
+    return found if isinstance(found, str) and found else None
 
 
 def _fits(typed: bytes, metadata: str) -> bool:
