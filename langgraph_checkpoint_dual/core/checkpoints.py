@@ -18,7 +18,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph_checkpoint_dual.core import values
 from langgraph_checkpoint_dual.core.address import Address, config_of
 from langgraph_checkpoint_dual.core.items import Inline, Slot, pack_slots, unpack_slots
-from langgraph_checkpoint_dual.core.metadata import from_json, text_checksum, to_json
+from langgraph_checkpoint_dual.core.metadata import from_json, text_checksum, text_of, to_json
 from langgraph_checkpoint_dual.core.rows import CheckpointRow, WriteRow
 from langgraph_checkpoint_dual.core.text import escape, unescape
 from langgraph_checkpoint_dual.core.tx import Row
@@ -83,19 +83,23 @@ def checkpoint_row(
 ) -> CheckpointRow:
     """The row of a checkpoint whose values are stored in `slots`, with the metadata of `merged_metadata`."""
     text, exact = to_json(metadata)
-    run_id = metadata.get("run_id")
     parent_id = parent.checkpoint_id
     return CheckpointRow(
         parent.thread_id,
         parent.checkpoint_ns or "",
         checkpoint_id,
         parent_id,
-        escape(run_id) if isinstance(run_id, str) else None,
+        run_of(metadata),
         sealed_body(serde, checkpoint, checkpoint_id, parent_id, text_checksum(text)),
         values.seal(pack_slots(_under_stored_names(slots)), values.place("slots", checkpoint_id)),
         text,
         None if exact else values.seal(values.encode(serde, metadata), values.place("metadata", checkpoint_id)),
     )
+
+
+def run_of(metadata: Mapping[str, Any]) -> str | None:
+    """The run that a checkpoint with this metadata is found by, as stored: what its JSON says, if that is a text."""
+    return text_of(metadata.get("run_id"))
 
 
 def sealed_body(
@@ -124,7 +128,7 @@ def loaded(serde: SerializerProtocol, row: Row, write_rows: list[Row]) -> Loaded
 
 
 def _read(serde: SerializerProtocol, row: Row) -> tuple[dict[str, Any], dict[str, Slot], Any]:
-    _, _, _, checkpoint_id, parent_id, metadata, _, _, checkpoint, packed, metadata_exact = row
+    _, _, _, checkpoint_id, parent_id, metadata, run_id, _, checkpoint, packed, metadata_exact = row
     typed = values.unseal(checkpoint, values.place("checkpoint", checkpoint_id, parent_id or ""))
     *stored, checksum = values.decode(serde, typed)
     body = restored(stored)
@@ -133,6 +137,8 @@ def _read(serde: SerializerProtocol, row: Row) -> tuple[dict[str, Any], dict[str
         meta: Any = from_json(metadata, checksum)
     else:
         meta = values.decode(serde, values.unseal(metadata_exact, values.place("metadata", checkpoint_id)))
+    if (run_id or None) != run_of(meta):
+        raise DecodeError(f"the stored run_id is damaged: {run_id!r} is not that of the metadata")
     return body, slots_of(checkpoint_id, packed), meta
 
 

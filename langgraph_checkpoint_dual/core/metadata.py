@@ -60,6 +60,14 @@ def _is_simple(metadata: Mapping[str, Any]) -> bool:
     return True
 
 
+def text_of(value: Any) -> str | None:
+    """A piece of metadata as the text that it is in `to_json`; `None` if it is no text there, or an empty one."""
+    if value is None:
+        return None
+    plain = escape(value) if type(value) is str else _plain(value)[0]
+    return plain if type(plain) is str and plain else None
+
+
 def text_checksum(text: str) -> int:
     """The checksum of `to_json`'s text."""
     return zlib.crc32(text.encode())
@@ -123,16 +131,25 @@ def filter_args(filter: Mapping[str, Any] | None) -> dict[str, str] | None:
 
 
 def matches(metadata: str, needle: str, nulls: str) -> bool:
-    """Whether a checkpoint's JSON metadata satisfies `filter_args`: the filter of databases that have none."""
-    return _satisfies(json.loads(metadata), needle, nulls)
+    """Whether a checkpoint's JSON metadata satisfies `filter_args`: the filter of databases that have none.
+
+    What is damaged is let through: whoever reads it says so.
+    """
+    return _satisfies(needle, nulls, metadata)
 
 
 def matches_either(first: str, second: str, needle: str, nulls: str) -> bool:
     """As `matches`, for two pieces of metadata of which the second wins."""
-    return _satisfies({**json.loads(first), **json.loads(second)}, needle, nulls)
+    return _satisfies(needle, nulls, first, second)
 
 
-def _satisfies(found: dict[str, Any], needle: str, nulls: str) -> bool:
+def _satisfies(needle: str, nulls: str, *texts: str) -> bool:
+    found: dict[str, Any] = {}
+    try:
+        for text in texts:
+            found.update(json.loads(text))
+    except (ValueError, TypeError):
+        return True
     return _contains(found, json.loads(needle)) and all(found.get(key) is None for key in json.loads(nulls))
 
 

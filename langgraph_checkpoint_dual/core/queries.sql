@@ -1,6 +1,6 @@
 -- The queries that are the same on every database. Names in braces are the tables, `:name` is an argument.
 -- Rows of checkpoints and of writes have one shape, so that one query returns both:
--- (is a write, thread, namespace, checkpoint, parent | task, metadata | task path, channel, idx, checkpoint | value, slots, exact metadata)
+-- (is a write, thread, namespace, checkpoint, parent | task, metadata | task path, run | channel, idx, checkpoint | value, slots, exact metadata)
 
 -- name: page
 -- A page of checkpoints, latest first, and their pending writes.
@@ -10,7 +10,7 @@ WITH page AS (
     ORDER BY checkpoint_id DESC, thread_id DESC, checkpoint_ns DESC
     LIMIT :limit
 )
-SELECT 0, thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, CAST(metadata AS TEXT), NULL, 0, checkpoint, slots,
+SELECT 0, thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, CAST(metadata AS TEXT), run_id, 0, checkpoint, slots,
     metadata_exact
 FROM page
 UNION ALL

@@ -74,18 +74,24 @@ async def part_of_tree(key: str, low: str, high: str, tx: Tx) -> Tree:
 def _grown(key: str, rows: Iterable[Row]) -> Tree:
     tree: Tree = {}
     for ns, checkpoint_id, parent_id, metadata, sealed in rows:
-        meta = json.loads(metadata)
-        counters = meta.get("counters_since_delta_snapshot")
-        deltas = frozenset(map(unescape, counters)) if isinstance(counters, dict) else frozenset()
-        parents = meta.get("parents")
-        callers = parents.items() if isinstance(parents, dict) else ()
+        where = Address(key, ns, checkpoint_id).where
         try:
-            slots = slots_of(checkpoint_id, sealed)
+            tree.setdefault(ns, {})[checkpoint_id] = _node(checkpoint_id, parent_id, metadata, sealed)
         except DecodeError as exc:
-            raise exc.at(**Address(key, ns, checkpoint_id).where) from exc
-        mine = {name: caller for name, caller in callers if isinstance(caller, str)}
-        tree.setdefault(ns, {})[checkpoint_id] = Node(parent_id, slots, deltas, mine)
+            raise exc.at(**where) from exc
+        except (ValueError, TypeError, AttributeError) as exc:
+            raise DecodeError(f"the stored checkpoint is damaged: {exc}", **where) from exc
     return tree
+
+
+def _node(checkpoint_id: str, parent_id: str | None, metadata: str, sealed: bytes) -> Node:
+    meta = json.loads(metadata)
+    counters = meta.get("counters_since_delta_snapshot")
+    deltas = frozenset(map(unescape, counters)) if isinstance(counters, dict) else frozenset()
+    parents = meta.get("parents")
+    callers = parents.items() if isinstance(parents, dict) else ()
+    mine = {name: caller for name, caller in callers if isinstance(caller, str)}
+    return Node(parent_id, slots_of(checkpoint_id, sealed), deltas, mine)
 
 
 def latest(nodes: Nodes) -> set[str]:

@@ -187,7 +187,7 @@ SELECT DISTINCT thread_id FROM {checkpoints}
 WHERE run_id IN (SELECT jsonb_array_elements_text(CAST(:run_ids AS jsonb)))
 
 -- name: checkpoints_of_runs
-SELECT checkpoint_ns, checkpoint_id FROM {checkpoints}
+SELECT checkpoint_ns, checkpoint_id, CAST(metadata AS TEXT) FROM {checkpoints}
 WHERE thread_id = :thread_id AND run_id IN (SELECT jsonb_array_elements_text(CAST(:run_ids AS jsonb)))
 
 -- name: delete_checkpoints

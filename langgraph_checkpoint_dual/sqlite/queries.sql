@@ -99,7 +99,7 @@ ON CONFLICT (thread_id, checkpoint_ns, checkpoint_id, task_id, idx) DO NOTHING;
 SELECT DISTINCT thread_id FROM {checkpoints} WHERE run_id IN (SELECT value FROM json_each(:run_ids))
 
 -- name: checkpoints_of_runs
-SELECT checkpoint_ns, checkpoint_id FROM {checkpoints}
+SELECT checkpoint_ns, checkpoint_id, CAST(metadata AS TEXT) FROM {checkpoints}
 WHERE thread_id = :thread_id AND run_id IN (SELECT value FROM json_each(:run_ids))
 
 -- name: delete_checkpoints

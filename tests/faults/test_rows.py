@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -18,12 +19,10 @@ import langgraph_checkpoint_dual as dual
 from langgraph_checkpoint_dual.errors import DecodeError
 from tests.faults.common import rounds
 from tests.support import tables
-from tests.support.checkpoints import checkpoint, config, metadata
+from tests.support.checkpoints import checkpoint, config, listed, metadata, put
 from tests.support.compare import answer
 
 THREADS = ("one", "two")
-# Found to be searched by, or to sort by: what they say stands beside in a row with a checksum, or is no content.
-UNCHECKED = {"run_id"}
 
 
 def fill(saver: Any) -> None:
@@ -34,8 +33,8 @@ def fill(saver: Any) -> None:
         for number in range(3):
             log = [*log, *({"text": f"{thread_id} {number} {at}", "n": at} for at in range(8))]
             new = checkpoint({"log": log, "number": number, "blob": f"{thread_id}{number}" * 60, "none": None})
-            odd = {"odd": float("nan")} if number == 1 else {}
-            parent = saver.put(parent, new, metadata(step=number, **odd), new["channel_versions"])
+            meta = metadata(step=number, run_id=f"run-{number}", **({"odd": float("nan")} if number == 1 else {}))
+            parent = saver.put(parent, new, meta, new["channel_versions"])
             saver.put_writes(parent, [("log", {"w": number}), ("number", "x" * 200)], f"task-{number}", "~path")
 
 
@@ -72,7 +71,6 @@ class Damaged:
             for table, rows in self.rows.items()
             for number, row in enumerate(rows)
             for column in sorted(row)
-            if column not in UNCHECKED
         ]
 
     def saver(self) -> Any:
@@ -266,3 +264,72 @@ async def test_a_damaged_checkpoint_leaves_the_others_of_its_thread_readable(dam
             assert found == [damaged.intact[key] for key in KNOWN if key != where]
             assert [answer(one) async for one in saver.alist(None, on_damaged=told.append)] == found
             assert len(told) == 2
+
+
+async def test_a_run_id_that_is_not_that_of_the_metadata(subject: Any, database: str) -> None:
+    """Whoever deletes the other run must not lose a checkpoint to it."""
+    first = await put(subject, values={"total": 1}, run_id="run-1")
+    last = await put(subject, first, {"total": 2}, run_id="run-2")
+    await put(subject, config("other"), {"total": 3}, run_id="run-1")
+    tables.rows(database, "UPDATE dual_checkpoints SET run_id = 'run-1' WHERE run_id = 'run-2'")
+    before = tables.contents(database)
+    with pytest.raises(DecodeError, match=r"checkpoint_id.*run_id is damaged") as told:
+        await subject.aget_tuple(last)
+    assert told.value.where == last["configurable"]
+    assert await subject.aget_tuple(first) is not None
+    await subject.adelete_for_runs(["run-2"])
+    assert tables.contents(database) == before
+    with pytest.raises(DecodeError, match="nothing of the thread was removed"):
+        await subject.adelete_for_runs(["run-1"])
+    assert len([row for row in tables.named_rows(database, "dual_checkpoints") if row["thread_id"] == "thread"]) == 2
+    await subject.adelete_thread("thread")
+
+
+@pytest.mark.parametrize("run_id", [UUID(int=7), 7, "", "run\0\ud800", None, ["run"], 1.5], ids=repr)
+async def test_odd_run_ids_are_no_damage(subject: Any, run_id: Any) -> None:
+    stored = await put(subject, values={"total": 1}, run_id=run_id)
+    assert (await subject.aget_tuple(stored)).metadata["run_id"] == run_id
+    await put(subject, stored, {"total": 2}, run_id="other")
+    await subject.adelete_for_runs(["other", str(run_id)])
+    left = [one.config for one in await listed(subject, config())]
+    assert left == ([] if isinstance(run_id, UUID) or (isinstance(run_id, str) and run_id) else [stored])
+
+
+async def test_metadata_that_is_no_json(subject: Any, database: str) -> None:
+    """Damaged so badly, it must not keep a filter from finding the others."""
+    first = await put(subject, values={"total": 1}, user="ann")
+    last = await put(subject, first, {"total": 2}, user="ann")
+    where = f"WHERE checkpoint_id = '{last['configurable']['checkpoint_id']}'"
+    tables.rows(database, f"UPDATE dual_checkpoints SET metadata = '{BAD[tables.is_postgres(database)]}' {where}")
+    told: list[DecodeError] = []
+    wanted = {"user": "ann"}
+    assert [one.config for one in await listed(subject, None, filter=wanted, on_damaged=told.append)] == [first]
+    for operation in (subject.aget_tuple(config()), subject.aprune(["thread"]), subject.aget_tuple(last)):
+        with pytest.raises(DecodeError) as damaged:
+            await operation
+        assert damaged.value.where == last["configurable"]
+    assert all(one.where == last["configurable"] for one in told)
+    assert (await subject.aget_tuple(first)).config == first
+    await subject.adelete_thread("thread")
+    assert await listed(subject, None) == []
+
+
+BAD = {False: '{"user": "an', True: "[1]"}
+"""What is no metadata; jsonb holds nothing that is no JSON."""
+
+
+@pytest.mark.parametrize("column", ["metadata", "run_metadata"])
+async def test_a_damaged_row_of_the_registry(saver: Any, database: str, column: str) -> None:
+    await put(saver, config("thread"), {"total": 1})
+    await saver.threads.aupdate("thread", metadata={"plan": "a"})
+    tables.rows(database, f"UPDATE dual_threads SET {column} = '{BAD[tables.is_postgres(database)]}'")
+    await put(saver, config("other"), {"total": 1})
+    for operation in (saver.threads.aget("thread"), saver.threads.alist()):
+        with pytest.raises(DecodeError, match=r"threads.update") as told:
+            await operation
+        assert told.value.where == {"thread_id": "thread"}
+    assert (await saver.threads.aget("other")).checkpoints == 1
+    assert (await saver.aget_tuple(config("thread"))).checkpoint["channel_values"] == {"total": 1}
+    found = await saver.threads.aupdate("thread", metadata={"plan": "b"})
+    assert found.metadata == {"plan": "b"}
+    assert len((await saver.threads.alist(metadata={"plan": "b"})).threads) == 1

@@ -2,7 +2,7 @@
 
 -- name: doctor_checkpoints
 SELECT c.thread_id, c.checkpoint_ns, c.checkpoint_id, c.parent_checkpoint_id, c.checkpoint, c.slots,
-    CAST(c.metadata AS TEXT), c.metadata_exact
+    CAST(c.metadata AS TEXT), c.metadata_exact, c.run_id
 FROM {checkpoints} AS c
 {where}
 ORDER BY c.thread_id, c.checkpoint_ns, c.checkpoint_id

@@ -324,7 +324,7 @@ class WholeTx:
         theirs = await self._tx.fetch(
             "official_runs of_thread", thread_id=unescape(thread_id), run_ids=json.dumps(raw_list(run_ids))
         )
-        return [*own, *escaped(row[1:] for row in theirs)]
+        return [*own, *((*row, None) for row in escaped(row[1:] for row in theirs))]
 
     # --- what is removed ---
 
