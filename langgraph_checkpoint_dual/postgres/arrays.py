@@ -14,6 +14,7 @@ from weakref import WeakSet
 from psycopg.abc import AdaptContext
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
+from psycopg.types.numeric import Int8
 
 _HEAD = Struct("!iiIii")
 _EMPTY = Struct("!iiI")
@@ -86,6 +87,13 @@ def columns(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> dict[str, 
     """Rows as one array a column; empty stands for NULL."""
     found: list[Any] = list(zip(*rows, strict=True)) if rows else [()] * len(names)
     return {name: _column(name, values) for name, values in zip(names, found, strict=True)}
+
+
+def scalar(name: str, value: Any) -> Any:
+    """A single value of a column, of the same type in the database whatever it is; empty stands for NULL."""
+    if name in _NUMBERS:
+        return Int8(value)
+    return value or (b"" if name in _BLOBS else "")
 
 
 def _column(name: str, values: Sequence[Any]) -> Texts | Blobs | Numbers:

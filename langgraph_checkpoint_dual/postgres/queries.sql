@@ -52,6 +52,7 @@ WHERE w.channel IN (SELECT jsonb_array_elements_text(CAST(:channels AS jsonb)))
 -- The additions, by place, whose guard lets them in. Empty stands for NULL in arrays, so that their types are always the
 -- same. The advisory lock keeps the threads' checkpoints and items from being removed. Who waited for it still sees what
 -- was there before; the row lock does not: what is there for one and not for the other is gone.
+-- OFFSET 0: see `items`. A plan made while the tables were nearly empty would otherwise read them whole later on.
 locked AS MATERIALIZED (
     SELECT pg_advisory_xact_lock_shared(hashtextextended(t.thread_id, {lock}))
     FROM (SELECT DISTINCT thread_id FROM unnest(:thread_id::text[]) AS a (thread_id) ORDER BY thread_id) AS t
@@ -61,16 +62,39 @@ locked AS MATERIALIZED (
     WHERE (SELECT count(*) FROM locked) > 0
 ), held AS MATERIALIZED (
     SELECT g.place
-    FROM guards AS g JOIN {checkpoints} AS c ON c.thread_id = g.thread_id AND c.checkpoint_ns = g.checkpoint_ns
-        AND c.checkpoint_id = g.checkpoint_id AND (g.slots = '' OR c.slots = g.slots)
-    FOR KEY SHARE OF c
+    FROM guards AS g CROSS JOIN LATERAL (
+        SELECT FROM {checkpoints}
+        WHERE thread_id = g.thread_id AND checkpoint_ns = g.checkpoint_ns AND checkpoint_id = g.checkpoint_id
+            AND (g.slots = '' OR slots = g.slots)
+        OFFSET 0 FOR KEY SHARE
+    ) AS c
 ), allowed AS MATERIALIZED (
     SELECT g.place FROM guards AS g
     WHERE g.checkpoint_id = '' OR g.place IN (SELECT place FROM held) OR g.slots = '' AND NOT EXISTS (
         SELECT FROM {checkpoints} AS c WHERE c.thread_id = g.thread_id AND c.checkpoint_ns = g.checkpoint_ns
-            AND c.checkpoint_id = g.checkpoint_id
+            AND c.checkpoint_id = g.checkpoint_id OFFSET 0
     ) AND NOT EXISTS (
-        SELECT FROM {tombstones} AS t WHERE t.thread_id = g.thread_id AND t.checkpoint_id >= g.checkpoint_id
+        SELECT FROM {tombstones} AS t WHERE t.thread_id = g.thread_id AND t.checkpoint_id >= g.checkpoint_id OFFSET 0
+    )
+)
+
+-- name: let_in
+-- As `allowed`, for a single addition: one row if its guard lets it in. Half of the work, because there are no arrays.
+locked AS MATERIALIZED (
+    SELECT pg_advisory_xact_lock_shared(hashtextextended(:thread_id::text, {lock}))
+), held AS MATERIALIZED (
+    SELECT FROM {checkpoints}
+    WHERE (SELECT count(*) FROM locked) > 0 AND thread_id = :thread_id::text AND checkpoint_ns = :guard_ns::text
+        AND checkpoint_id = :guard_id::text AND (:guard_slots::bytea = '' OR slots = :guard_slots::bytea)
+    FOR KEY SHARE
+), let_in AS MATERIALIZED (
+    SELECT WHERE (SELECT count(*) FROM locked) > 0 AND (
+        :guard_id::text = '' OR EXISTS (SELECT FROM held) OR :guard_slots::bytea = '' AND NOT EXISTS (
+            SELECT FROM {checkpoints} WHERE thread_id = :thread_id::text AND checkpoint_ns = :guard_ns::text
+                AND checkpoint_id = :guard_id::text
+        ) AND NOT EXISTS (
+            SELECT FROM {tombstones} WHERE thread_id = :thread_id::text AND checkpoint_id >= :guard_id::text
+        )
     )
 )
 
@@ -119,6 +143,66 @@ added AS MATERIALIZED (
         updated_at = greatest(t.updated_at, excluded.updated_at), user_id = coalesce(excluded.user_id, t.user_id),
         title = coalesce(excluded.title, t.title), run_metadata = excluded.run_metadata
 )
+
+-- name: put_one
+-- As `put`, for a single checkpoint without items.
+WITH {+let_in}, {+its_row}
+SELECT 0 FROM let_in
+
+-- name: put_one_with_items
+WITH {+let_in}, new_items AS (
+    INSERT INTO {items} (thread_id, checkpoint_ns, channel, seq, added_at, checksum, data)
+    SELECT :thread_id::text, :checkpoint_ns::text, i.*
+    FROM let_in, unnest(
+        :item_channel::text[], :item_seq::bigint[], :item_added_at::bigint[], :item_checksum::bigint[],
+        :item_data::bytea[]
+    ) AS i
+), {+its_row}
+SELECT 0 FROM let_in
+
+-- name: its_row
+new_checkpoint AS (
+    INSERT INTO {checkpoints} (
+        thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, run_id, checkpoint, slots, metadata, metadata_exact
+    )
+    SELECT :thread_id::text, :checkpoint_ns::text, :checkpoint_id::text, NULLIF(:parent_checkpoint_id::text, ''),
+        NULLIF(:run_id::text, ''), :checkpoint::bytea, :slots::bytea, CAST(:metadata::text AS jsonb),
+        NULLIF(:metadata_exact::bytea, '')
+    FROM let_in
+    ON CONFLICT (thread_id, checkpoint_ns, checkpoint_id) DO UPDATE SET
+        parent_checkpoint_id = excluded.parent_checkpoint_id, run_id = excluded.run_id,
+        checkpoint = excluded.checkpoint, slots = excluded.slots, metadata = excluded.metadata,
+        metadata_exact = excluded.metadata_exact
+), touched AS (
+    INSERT INTO {threads} AS t (thread_id, created_at, updated_at, user_id, title, run_metadata)
+    SELECT :thread_id::text, :at::bigint, :at::bigint, NULLIF(:user_id::text, ''), NULLIF(:title::text, ''),
+        CAST(:run_metadata::text AS jsonb)
+    FROM let_in WHERE :at::bigint > 0
+    ON CONFLICT (thread_id) DO UPDATE SET
+        updated_at = greatest(t.updated_at, excluded.updated_at), user_id = coalesce(excluded.user_id, t.user_id),
+        title = coalesce(excluded.title, t.title), run_metadata = excluded.run_metadata
+)
+
+-- name: put_writes_of_one
+-- As `put_writes`, for a single task.
+WITH {+let_in}, kept AS (
+    {+its_writes}
+    ON CONFLICT (thread_id, checkpoint_ns, checkpoint_id, task_id, idx) DO NOTHING
+)
+SELECT 0 FROM let_in
+
+-- name: replace_writes_of_one
+WITH {+let_in}, replaced AS (
+    {+its_writes}
+    ON CONFLICT (thread_id, checkpoint_ns, checkpoint_id, task_id, idx) DO UPDATE SET
+        task_path = excluded.task_path, channel = excluded.channel, data = excluded.data
+)
+SELECT 0 FROM let_in
+
+-- name: its_writes
+INSERT INTO {writes} (thread_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, data)
+    SELECT :thread_id::text, :guard_ns::text, :guard_id::text, :task_id::text, w.idx, :task_path::text, w.channel, w.data
+    FROM let_in, unnest(:idx::bigint[], :channel::text[], :data::bytea[]) AS w (idx, channel, data)
 
 -- name: put_writes
 -- Pending writes, all or none of each task's. Rows that are there stay, or are replaced.
