@@ -120,15 +120,14 @@ async def _transfer(
         rows, others = await _split(link, one, two, page)
         if link is not None:
             await link.copy(rows)
-        for thread_id in others:
-            await exchange(one, two, meter, thread_id)
+        places = {thread_id: await exchange(one, two, meter, thread_id) for thread_id in others}
         if wanted.verify and not wanted.dry_run:
             parted = set(meter.report.conflicts)
             if link is not None:
                 await audit(link, [key for key in rows if unescape(key) not in parted])
             for thread_id in others:
                 if thread_id not in parted:
-                    await verified(one, two, meter, thread_id)
+                    await verified(one, two, meter, thread_id, places[thread_id])
     return meter.finish()
 
 

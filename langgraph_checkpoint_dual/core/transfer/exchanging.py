@@ -111,9 +111,9 @@ class Side(Protocol):
         ...
 
 
-async def exchange(source: Side, target: Side, meter: Meter, thread_id: str) -> None:
-    """Bring over what the target lacks of a thread."""
-    await _Thread(source, target, meter, thread_id).run()
+async def exchange(source: Side, target: Side, meter: Meter, thread_id: str) -> Mapping[Place, str | None]:
+    """Bring over what the target lacks of a thread. Returns the checkpoints that the source has of it."""
+    return await _Thread(source, target, meter, thread_id).run()
 
 
 class _Thread:
@@ -124,9 +124,13 @@ class _Thread:
         self._options, self._report = meter.options, meter.report
         self._sent: OrderedDict[Place, dict[str, Any]] = OrderedDict()
 
-    async def run(self) -> None:
-        self._report.threads += 1
+    async def run(self) -> Mapping[Place, str | None]:
         everything = await self._source.places(self._id)
+        await self._exchange(everything)
+        return everything
+
+    async def _exchange(self, everything: Mapping[Place, str | None]) -> None:
+        self._report.threads += 1
         wanted = await self._latest(everything) if self._options.latest_only else everything
         stored = await self._target.places(self._id)
         if stored.keys() - everything.keys():

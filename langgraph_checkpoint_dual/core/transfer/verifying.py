@@ -2,41 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
 
 from langgraph_checkpoint_dual.core.equality import same
-from langgraph_checkpoint_dual.core.transfer.exchanging import Place, Side, place_of
+from langgraph_checkpoint_dual.core.transfer.exchanging import Place, Side, Walk, place_of
 from langgraph_checkpoint_dual.core.transfer.transfers import Meter
 from langgraph_checkpoint_dual.errors import DecodeError
 
 
-async def verify(source: Side, target: Side, meter: Meter, thread_id: str) -> None:
-    """Compare every checkpoint of a thread; with `latest_only` those that the target has."""
-    places = await source.places(thread_id)
+async def verify(source: Side, target: Side, meter: Meter, thread_id: str, places: Mapping[Place, str | None]) -> None:
+    """Compare every checkpoint of a thread; with `latest_only` those that the target has.
+
+    Args:
+        places: those of the source, each with its parent.
+    """
     stored = await target.places(thread_id)
     wanted = {place for place in places if place in stored}
     if not meter.options.latest_only:
         meter.report.differences += [_name(thread_id, place, "missing") for place in places.keys() - stored.keys()]
-    ours, theirs = source.walk(thread_id, wanted), target.walk(thread_id, wanted)
-    left: dict[Place, CheckpointTuple] = {}
-    right: dict[Place, CheckpointTuple] = {}
+    walks = (
+        (source.walk(thread_id, wanted), "damaged in the source"),
+        (target.walk(thread_id, wanted), "damaged in the target"),
+    )
+    waiting: tuple[dict[Place, CheckpointTuple], ...] = {}, {}  # what one side has given, and the other not yet
     for _ in range(len(wanted)):
-        await _step(ours, left, meter, "damaged in the source")
-        await _step(theirs, right, meter, "damaged in the target")
-        for place in left.keys() & right.keys():
-            _judge(thread_id, place, left.pop(place), right.pop(place), meter)
+        for side, (walk, what) in enumerate(walks):
+            found = await _next(walk, meter, what)
+            if found is None:
+                continue
+            place = place_of(found)
+            other = waiting[1 - side].pop(place, None)
+            if other is None:
+                waiting[side][place] = found
+            else:
+                pair = (other, found) if side else (found, other)
+                _judge(thread_id, place, *pair, meter)
     meter.tell()
 
 
-async def _step(walk: Any, found: dict[Place, CheckpointTuple], meter: Meter, what: str) -> None:
+async def _next(walk: Walk, meter: Meter, what: str) -> CheckpointTuple | None:
+    """The next checkpoint of a side; one that cannot be read is reported."""
     one = await walk.next()
     if isinstance(one, DecodeError):
         meter.report.differences.append(f"{what}: {one}")
-    elif one is not None:
-        found[place_of(one)] = one
+        return None
+    return one
 
 
 def _judge(thread_id: str, place: Place, first: CheckpointTuple, second: CheckpointTuple, meter: Meter) -> None:
