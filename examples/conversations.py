@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from uuid import uuid4
 
 from langgraph_checkpoint_dual import PostgresSaver, SqliteSaver, open_saver
@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     with open_saver(given.db, search=True) as saver:
         desk = Desk(saver, given.user)
-        actions = {
+        actions: dict[str, Callable[[], None]] = {
             "new": lambda: desk.new(given.text),
             "say": lambda: desk.say("human", given.text),
             "answer": lambda: desk.say("ai", given.text),

@@ -169,8 +169,9 @@ async def say(thread: Owned, said: Said, chats: Service) -> MessageOut:
         await chats.graph.ainvoke({"messages": [("human", said.text)]}, config, durability="sync")
     except StaleHeadError as error:
         raise HTTPException(409, "another message to this thread is being answered; try again") from error
-    [answer] = await chats.saver.messages(thread.thread_id).apage(1, reverse=True)
-    return MessageOut.of(answer)
+    for answer in await chats.saver.messages(thread.thread_id).apage(1, reverse=True):
+        return MessageOut.of(answer)
+    raise HTTPException(404, "the thread was deleted before the answer came")
 
 
 @router.get("/threads/{thread_id}/messages")
@@ -213,7 +214,11 @@ def main() -> None:
     parser.add_argument("--model", help='a name for init_chat_model, such as openai:gpt-4.1-mini, or "local"')
     parser.add_argument("--budget", type=int, default=4000, help="how many tokens the model is shown")
     given = parser.parse_args()
-    uvicorn.run(make_app(CheckpointerConfig(), choose_model(given.model), given.budget), port=given.port)
+    try:
+        settings = CheckpointerConfig()
+    except ConfigError as error:
+        parser.error(str(error))
+    uvicorn.run(make_app(settings, choose_model(given.model), given.budget), port=given.port)
 
 
 if __name__ == "__main__":

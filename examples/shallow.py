@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     with open_saver(given.db, history="latest") as saver:
         graph = build(saver)
-        answered = Command(resume=given.text) if given.what == "answer" else {"wanted": given.text}
+        answered: Any = Command(resume=given.text) if given.what == "answer" else {"wanted": given.text}
         graph.invoke(answered, THREAD)
         state = graph.get_state(THREAD)
         for waiting in state.interrupts:
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not state.next:
             print(state.values["log"][-1])
         # One of the graph, and while it waits one of the subgraph: however many orders there were.
-        print(f"{saver.threads.get('orders').checkpoints} checkpoints are stored")  # type: ignore[union-attr]
+        print(f"{len(list(saver.list(THREAD)))} checkpoints are stored")
 
 
 if __name__ == "__main__":

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, Secret, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
 from typing_extensions import Self
 
 from langgraph_checkpoint_dual.cache import DEFAULT_BYTES, DEFAULT_ENTRIES, Cache
@@ -18,6 +18,13 @@ from langgraph_checkpoint_dual.errors import ConfigError
 from langgraph_checkpoint_dual.opening import Opening, aopen_saver, masked, open_saver, target
 from langgraph_checkpoint_dual.postgres import PostgresSaver
 from langgraph_checkpoint_dual.sqlite import SqliteSaver
+
+try:
+    from pydantic_settings import BaseSettings, SettingsConfigDict
+except ImportError as exc:
+    raise ImportError(
+        f"CheckpointerConfig needs pydantic-settings ({exc}): pip install 'langgraph-checkpoint-dual[config]'"
+    ) from exc
 
 _ONLY = {
     "sqlite": {"synchronous"},
@@ -75,7 +82,7 @@ class CheckpointerConfig(BaseSettings):
         try:
             super().__init__(**settings)
         except ValidationError as exc:  # which holds what was given, with passwords
-            raise ConfigError(str(exc)) from None
+            raise ConfigError(_told(exc)) from None
 
     @field_validator("url")
     @classmethod
@@ -99,10 +106,11 @@ class CheckpointerConfig(BaseSettings):
             table: the name of the table (the object) of the file that holds them; the whole file unless given.
 
         Raises:
-            ConfigError: if the file is of another kind, or has no such table.
+            ConfigError: if the file is of another kind or cannot be understood, or has no such table.
+            OSError: if it cannot be read.
         """
         place = Path(path)
-        found = _READERS.get(place.suffix.lower(), _unknown)(place)
+        found = _read(place)
         for name in table.split(".") if table else ():
             found = found.get(name) if isinstance(found, dict) else None
         if not isinstance(found, dict):
@@ -129,17 +137,30 @@ class CheckpointerConfig(BaseSettings):
         return found
 
 
-def _toml(path: Path) -> Any:
-    reader = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
-    return reader.loads(path.read_text(encoding="utf-8"))
+def _told(error: ValidationError) -> str:
+    """What is wrong with each setting, without any value, and where settings come from."""
+    wrong = [
+        f"{'.'.join(map(str, one['loc'])) or 'the settings'}: {one['msg'].removeprefix('Value error, ')}"
+        for one in error.errors(include_url=False, include_context=False, include_input=False)
+    ]
+    return (
+        f"{'; '.join(wrong)} (a setting is an argument, or an environment variable: "
+        f"url is {CheckpointerConfig.model_config['env_prefix']}URL)"
+    )
 
 
-def _json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+def _read(place: Path) -> Any:
+    """What a file holds."""
+    readers: dict[str, Callable[[str], Any]] = {".toml": _toml, ".json": json.loads}
+    reader = readers.get(place.suffix.lower())
+    if reader is None:
+        raise ConfigError(f"{place} is neither a .toml nor a .json file")
+    try:
+        return reader(place.read_text(encoding="utf-8"))
+    except ValueError as exc:
+        told = str(exc)
+    raise ConfigError(f"{place} cannot be understood: {told}")  # the first error may hold the text, with passwords
 
 
-def _unknown(path: Path) -> Any:
-    raise ConfigError(f"{path} is neither a .toml nor a .json file")
-
-
-_READERS = {".toml": _toml, ".json": _json}
+def _toml(text: str) -> Any:
+    return import_module("tomllib" if sys.version_info >= (3, 11) else "tomli").loads(text)

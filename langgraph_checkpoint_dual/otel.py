@@ -5,10 +5,15 @@ from __future__ import annotations
 from contextvars import Token
 from typing import Any
 
-from opentelemetry import context, metrics, trace
-from opentelemetry.trace import SpanKind, Status, StatusCode
-
 from langgraph_checkpoint_dual.observing import Observer, Operation
+
+try:
+    from opentelemetry import context, metrics, trace
+    from opentelemetry.trace import SpanKind, Status, StatusCode
+except ImportError as exc:
+    raise ImportError(
+        f"OpenTelemetry needs opentelemetry-api ({exc}): pip install 'langgraph-checkpoint-dual[otel]'"
+    ) from exc
 
 _SCOPE = "langgraph_checkpoint_dual"
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)

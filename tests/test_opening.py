@@ -228,9 +228,20 @@ class TestSettings:
             CheckpointerConfig.from_file(given, table="checkpointer")
 
     @pytest.mark.parametrize(
+        ("name", "text"), [("a.toml", f'url = "{SECRET}'), ("a.json", f'{{"url": "{SECRET}'), ("b.json", "7")]
+    )
+    def test_files_that_cannot_be_understood(self, tmp_path: Path, name: str, text: str) -> None:
+        (tmp_path / name).write_text(text)
+        with pytest.raises(ConfigError, match=name) as caught:
+            CheckpointerConfig.from_file(tmp_path / name)
+        assert caught.value.__cause__ is caught.value.__context__ is None
+        assert SECRET not in str(caught.value)
+
+    @pytest.mark.parametrize(
         ("given", "told"),
         [
-            ({}, "url"),
+            ({}, "url: Field required"),
+            ({}, "CHECKPOINTER_URL"),
             ({"url": "mysql://u:geheim@h/d"}, "no saver for mysql"),
             ({"url": "sqlite://", "max_size": 3}, "max_size: not for sqlite"),
             ({"url": "sqlite://", "password": SECRET}, "password: not for sqlite"),
@@ -266,6 +277,19 @@ class TestSettings:
         settings = CheckpointerConfig(url="sqlite://")
         with pytest.raises(ValueError, match="frozen"):
             settings.prefix = "other_"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("package", "extra", "use"),
+    [
+        ("pydantic_settings", "config", "from langgraph_checkpoint_dual import CheckpointerConfig"),
+        ("opentelemetry", "otel", "import langgraph_checkpoint_dual.otel"),
+    ],
+)
+def test_an_extra_that_is_not_installed(package: str, extra: str, use: str) -> None:
+    program = f"import sys; sys.modules[{package!r}] = None\ntry:\n    {use}\nexcept ImportError as exc: print(exc)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert f"pip install 'langgraph-checkpoint-dual[{extra}]'" in done.stdout, done.stderr
 
 
 def test_nothing_is_loaded_before_it_is_asked_for() -> None:

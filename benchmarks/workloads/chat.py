@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import statistics
 from dataclasses import dataclass
 
@@ -48,8 +49,8 @@ def chat_growth(trial: Trial) -> None:
                 _record_growth(trial, mark)
 
 
-def _turn(graph: Graph, rng: object) -> float:
-    return milliseconds(lambda: chat_turn(graph, CONFIG, rng))  # type: ignore[arg-type]
+def _turn(graph: Graph, rng: random.Random) -> float:
+    return milliseconds(lambda: chat_turn(graph, CONFIG, rng))
 
 
 def _record_growth(trial: Trial, mark: int) -> None:
