@@ -120,7 +120,11 @@ class Combiner(Generic[W]):
             if not job.done:
                 self._lead(job)
         except BaseException:
-            self._leave_surely(job)
+            try:
+                self._leave(job)
+            except BaseException:  # one more Ctrl-C
+                self._leave(job)
+                raise
             raise
         return job.result()
 
@@ -147,13 +151,6 @@ class Combiner(Generic[W]):
                 return False
             self._leader = job
             return True
-
-    def _leave_surely(self, job: Job[W]) -> None:
-        try:
-            self._leave(job)
-        except BaseException:  # one more Ctrl-C
-            self._leave(job)
-            raise
 
     def _leave(self, job: Job[W]) -> None:
         """Give a job up, wherever it was; a leader hands over."""

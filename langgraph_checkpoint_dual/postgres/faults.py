@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from psycopg import AsyncConnection, Connection, Error, OperationalError, errors
 from psycopg.pq import TransactionStatus
+from psycopg.transaction import OutOfOrderTransactionNesting
 
 from langgraph_checkpoint_dual.core.tx import Tx
 from langgraph_checkpoint_dual.retrying import InterruptedSession
@@ -25,7 +26,19 @@ def interrupts(error: Exception, conn: Connection[Any] | AsyncConnection[Any]) -
     """Whether the session is to blame for an error, and not what was asked of it."""
     if isinstance(error, errors.ReadOnlySqlTransaction):
         return not _is_read_only_by_choice(conn)
-    return conn.closed or (isinstance(error, Error) and error.sqlstate in _PASSING)
+    return (
+        conn.closed
+        or isinstance(error, OutOfOrderTransactionNesting)
+        or (isinstance(error, Error) and error.sqlstate in _PASSING)
+    )
+
+
+def hidden_by(error: Error) -> BaseException | None:
+    """The exception from outside (Ctrl-C) that psycopg hides if it hits a transaction as it begins."""
+    hidden = error.__context__ if isinstance(error, OutOfOrderTransactionNesting) else None
+    while isinstance(hidden, Exception):
+        hidden = hidden.__context__
+    return hidden
 
 
 def interruption(

@@ -33,6 +33,7 @@ from langgraph_checkpoint_dual import observing
 from langgraph_checkpoint_dual.errors import BusyError, CheckpointerError, ClosedError
 from langgraph_checkpoint_dual.postgres.faults import (
     drain,
+    hidden_by,
     interruption,
     interrupts,
     is_alive,
@@ -115,6 +116,8 @@ class _Sessions:
             with Watched(conn, None if patient else self.limits.response_timeout):
                 yield
         except Error as exc:
+            if (outside := hidden_by(exc)) is not None:
+                raise outside from None
             if isinstance(exc, NoAnswer):
                 self._proven = WeakSet()
             if refuses_transactions(exc):
@@ -172,8 +175,9 @@ class BlockingSessions(_Sessions):
         self, conn: Connection[Any], work: Callable[[Connection[Any]], Awaitable[T]], *, patient: bool
     ) -> T:
         with self.lock:
+            self._mend(conn)
+            depth = conn._num_transactions
             try:
-                self._mend(conn)
                 with self._judged(conn, replaceable=False, patient=patient), _transaction_of(conn):
                     self._look(conn)
                     result = await work(conn)
@@ -182,6 +186,7 @@ class BlockingSessions(_Sessions):
                 return result
             finally:
                 forget(conn, None)
+                conn._num_transactions = depth  # psycopg loses count of transactions if one is interrupted as it begins
                 if conn.pgconn.transaction_status == TransactionStatus.IDLE:
                     self._ours = False
 
@@ -193,8 +198,6 @@ class BlockingSessions(_Sessions):
                     drain(conn)
                 if self._ours and conn.info.transaction_status in _OPEN:
                     roll_back(conn)
-                if conn.info.transaction_status == TransactionStatus.IDLE:
-                    conn._num_transactions = 0  # psycopg has lost track of one that did not begin
         self._ours = conn.info.transaction_status == TransactionStatus.IDLE
 
     def close(self, *, owned: bool) -> None:

@@ -25,10 +25,10 @@ _SCOPE = ("langgraph_checkpoint_dual", "psycopg", "threading", "contextlib", "qu
 
 
 class Point:
-    """Raises `Interruption` at the n-th point from where it is set, of those in the code that is looked at."""
+    """Raises `Interruption` at the n-th point from where it is set, of those in modules whose names begin so."""
 
-    def __init__(self, number: int) -> None:
-        self._left = number
+    def __init__(self, number: int, scope: tuple[str, ...] = _SCOPE) -> None:
+        self._left, self._scope = number, scope
         self.where = ""
 
     @property
@@ -36,13 +36,26 @@ class Point:
         return self._left <= 0
 
     def __call__(self, frame: FrameType, event: str, arg: Any) -> None:
-        if event not in _POINTS or not frame.f_globals.get("__name__", "").startswith(_SCOPE):
+        if event not in _POINTS or not frame.f_globals.get("__name__", "").startswith(self._scope):
             return
         self._left -= 1
         if self._left == 0:
             sys.setprofile(None)
             self.where = f"{frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_name}, {event} {arg}"
             raise Interruption
+
+
+def is_interrupted(point: Point, operation: Callable[[], object]) -> bool:
+    """Do it with an interruption at this point; whether that came out of it."""
+    try:
+        sys.setprofile(point)
+        operation()
+        sys.setprofile(None)
+    except Interruption:
+        return True
+    finally:
+        sys.setprofile(None)
+    return False
 
 
 def _works(saver: Any, thread: str, point: Point) -> None:

@@ -97,8 +97,9 @@ def interrupt_rounds(saver: Any, rounds: int, beside: int = 0) -> Report:
 def _interrupted(saver: Any, interrupter: Interrupter, name: str, acknowledged: list[tuple[str, Any]]) -> None:
     parent, number = None, 0
     try:
-        interrupter.arm()
         while True:
+            if not interrupter.armed:  # the last one met a destructor, out of which no exception comes
+                interrupter.arm()
             parent = step(saver, name, number, parent)
             acknowledged.append((name, parent))
             number += 1

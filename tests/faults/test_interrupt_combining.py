@@ -1,0 +1,151 @@
+"""Ctrl-C at each point of getting in line, leading, following and handing over: the others go on, all the same."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from itertools import count
+
+import pytest
+
+from langgraph_checkpoint_dual.combining import Combiner, Job
+from tests.faults.interrupt_points import PATIENCE, Point, is_interrupted
+from tests.faults.interrupts import Interruption
+
+MAIN, OTHERS = "main", ("first", "second", "third")
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.0002)  # a line does not tell of itself
+
+
+class Scene:
+    """A combiner whose batches can be looked at, and threads that use it.
+
+    A work may be committed twice, if the interruption comes between its commit and that being noted.
+    """
+
+    def __init__(self) -> None:
+        self.combiner: Combiner[str] = Combiner(self._run_batch)
+        self.committed: list[str] = []
+        self.returned: dict[str, object] = {}
+        self.before_commit: dict[str, Callable[[], None]] = {}
+        """What happens in the first batch that holds a work."""
+        self._threads: list[threading.Thread] = []
+
+    def start(self, *works: str) -> None:
+        """Each work in a thread, one after the other in line."""
+        for work in works:
+            before = len(self.combiner._line)
+            self._threads.append(threading.Thread(target=self.use, args=[work], daemon=True))
+            self._threads[-1].start()
+            wait_until(lambda before=before: len(self.combiner._line) > before)  # type: ignore[misc]
+
+    def lead(self, work: str) -> None:
+        """A work in a thread, which leads unless somebody does."""
+        self._threads.append(threading.Thread(target=self.use, args=[work], daemon=True))
+        self._threads[-1].start()
+
+    def use(self, work: str) -> None:
+        try:
+            self.returned[work] = self.combiner.run(work)
+        except BaseException as exc:
+            self.returned[work] = exc
+
+    def end(self, *works: str) -> None:
+        """All that are in line come to their end, and so does whoever comes next."""
+        for thread in self._threads:
+            thread.join(PATIENCE)
+        assert not any(thread.is_alive() for thread in self._threads), "stuck"
+        assert self.combiner.run("after") == "after!"
+        assert self.combiner._leader is None
+        assert not self.combiner._line
+        assert {work: self.returned[work] for work in works} == {work: f"{work}!" for work in works}
+        assert {*works, "after"} <= set(self.committed)
+
+    def _run_batch(self, jobs: Sequence[Job[str]]) -> None:
+        for job in jobs:
+            self.before_commit.pop(job.work, lambda: None)()
+        for job in jobs:
+            self.committed.append(job.work)
+            job.settle(f"{job.work}!")
+
+
+def main_is_interrupted(scene: Scene, point: Point) -> None:
+    def use() -> None:
+        scene.returned[MAIN] = scene.combiner.run(MAIN)
+
+    if not is_interrupted(point, use):
+        assert scene.returned[MAIN] == f"{MAIN}!"
+
+
+def each_point(attempt: Callable[[Point], None]) -> int:
+    """Make attempts, each with an interruption at the next point, until one is beyond the end; how many points."""
+    for number in count(1):
+        point = Point(number, ("langgraph_checkpoint_dual.combining",))
+        attempt(point)
+        if not point.was_reached:
+            return number - 1
+    raise AssertionError("unreachable")
+
+
+def test_who_leads_while_others_wait() -> None:
+    def attempt(point: Point) -> None:
+        scene = Scene()
+        scene.before_commit[MAIN] = lambda: scene.start(*OTHERS)
+        main_is_interrupted(scene, point)
+        if MAIN in scene.before_commit:  # it did not come as far as that
+            for other in OTHERS:
+                scene.lead(other)
+        scene.end(*OTHERS)
+
+    assert each_point(attempt) > 15
+
+
+def test_within_a_batch() -> None:
+    """What was in the batch with the work that is interrupted goes into the next one."""
+    scene = Scene()
+
+    def begin() -> None:
+        scene.start(*OTHERS[1:])
+        raise Interruption
+
+    def block() -> None:
+        scene.start(OTHERS[0])
+        scene.before_commit[OTHERS[0]] = begin  # by the thread of the first, which leads for the main thread too
+
+    scene.before_commit["leader"] = block
+    scene.combiner.run("leader")
+    scene.end(*OTHERS[1:])
+    assert isinstance(scene.returned[OTHERS[0]], Interruption)
+
+
+@pytest.mark.parametrize("place", range(len(OTHERS) + 1))
+@pytest.mark.parametrize("leader_fails", [False, True])
+def test_who_follows(place: int, leader_fails: bool) -> None:
+    """It leads next if it is the first in line. The leader may fail too, and so leave its batch to others."""
+
+    def attempt(point: Point) -> None:
+        scene, is_here, has_tried = Scene(), threading.Event(), threading.Event()
+
+        def block() -> None:
+            is_here.set()
+            wait_until(lambda: has_tried.is_set() or any(job.work == MAIN for job in scene.combiner._line))
+            scene.start(*OTHERS[place:])
+            if leader_fails:
+                raise Interruption
+
+        scene.before_commit["leader"] = block
+        scene.lead("leader")
+        assert is_here.wait(PATIENCE)
+        scene.start(*OTHERS[:place])
+        main_is_interrupted(scene, point)
+        has_tried.set()
+        scene.end(*OTHERS, *([] if leader_fails else ["leader"]))
+        assert isinstance(scene.returned["leader"], Interruption) is leader_fails
+
+    assert each_point(attempt) > 5
