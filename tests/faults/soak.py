@@ -33,6 +33,13 @@ from tests.support.savers import KINDS, Kind
 PATIENCE = 90.0
 """Seconds after which who makes no progress is stuck."""
 _PERIOD = 0.02
+_TOLD = 12_000
+_SESSIONS = """
+    SELECT row_to_json(s)::text FROM (
+        SELECT pid, client_port, state, wait_event_type, wait_event, backend_start, xact_start, state_change,
+            pg_blocking_pids(pid) AS blocked_by, left(query, 200) AS query
+        FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
+    ) AS s"""
 _BURST = 10
 _COMPLAINTS = (b"Traceback", b"never retrieved", b"ResourceWarning")
 Say: TypeAlias = Callable[[str], object]
@@ -44,6 +51,7 @@ class Member:
     def __init__(self, kind: Kind, database: str, folder: Path, seed: str) -> None:
         self.kind, self._database, self._folder, self._seed = kind, database, folder, seed
         self.journals: list[Path] = []
+        self.explanation = ""
         self.process: subprocess.Popen[bytes]
 
     def start(self) -> None:
@@ -79,10 +87,16 @@ class Member:
         self.process.terminate()
         with suppress(subprocess.TimeoutExpired):
             return self.process.wait(PATIENCE) == 0
-        self.process.send_signal(signal.SIGQUIT)  # says where it is
-        time.sleep(1)
+        self.explanation = self.explain()
         self.kill()
         return False
+
+    def explain(self) -> str:
+        """Where the threads of the present process are, and what it had said before."""
+        log = self.journals[-1].with_suffix(".log")
+        self.process.send_signal(signal.SIGQUIT)
+        time.sleep(1)  # the dump does not tell when it is complete
+        return f"{log.stem} said:\n{log.read_bytes()[-_TOLD:].decode(errors='replace')}"
 
 
 BEGUN = b'"op": '
@@ -98,6 +112,8 @@ class Arena:
         self.rounds = 0
         self.faults: Counter[str] = Counter()
         self.stuck: list[str] = []
+        self.explanations: list[str] = []
+        """Where those are who are stuck, and what leaked connections were at."""
         self.findings = Findings()
 
     def faults_of(self, rng: random.Random) -> list[tuple[str, Callable[[], object]]]:
@@ -111,6 +127,7 @@ class Arena:
             ("operations cancelled", lambda: _signal_often(looping, rng)),
             ("Ctrl-C", lambda: _signal_often(blocking, rng)),
             ("process ended and started", lambda: self._restart(member)),
+            ("process forked", lambda: _fork(blocking)),
         ]
 
     def happen(self, fault: str, cause: Callable[[], object]) -> None:
@@ -123,14 +140,13 @@ class Arena:
         """Wait until everyone goes on."""
         for member in self.members:
             if not member.progresses():
-                self.stuck.append(f"{member.kind.name} after {after}")
-                member.process.send_signal(signal.SIGQUIT)  # says where it is
+                self._note_stuck(f"{member.kind.name} after {after}", member.explain())
 
     def end(self) -> None:
         """Let all end, and look at what is there."""
         for member in self.members:
             if not member.stop():
-                self.stuck.append(f"{member.kind.name} at the end")
+                self._note_stuck(f"{member.kind.name} at the end", member.explanation)
         journals = [journal for member in self.members for journal in member.journals]
         self.findings = asyncio.run(check(self.members[0].kind, self.database, journals))
         for journal in journals:
@@ -144,8 +160,17 @@ class Arena:
 
     def _restart(self, member: Member) -> None:
         if not member.stop():
-            self.stuck.append(f"{member.kind.name} at its end")
+            self._note_stuck(f"{member.kind.name} at its end", member.explanation)
         member.start()
+
+    def _note_stuck(self, who: str, where: str) -> None:
+        self.stuck.append(who)
+        self.explanations.append(where)
+        self.explanations += self.sessions()
+
+    def sessions(self) -> list[str]:
+        """What the sessions of the database are at, if it can tell."""
+        return []
 
 
 class SqliteArena(Arena):
@@ -199,13 +224,26 @@ class PostgresArena(Arena):
 
     def end(self) -> None:
         super().end()
-        self.findings.leaked += len(self._backends())
+        leaked = self.sessions()
+        self.findings.leaked += len(leaked)
+        self.explanations += leaked
+
+    def sessions(self) -> list[str]:
+        with suppress(psycopg.Error), psycopg.connect(self.database, autocommit=True, connect_timeout=10) as conn:
+            return [f"session {row}" for (row,) in conn.execute(_SESSIONS)]
+        return ["the server did not answer"]
 
 
 def _signal_often(member: Member, rng: random.Random) -> None:
     for _ in range(_BURST):
         member.process.send_signal(signal.SIGUSR1)
         time.sleep(rng.uniform(0, 0.05))
+
+
+def _fork(member: Member) -> None:
+    size = member.journals[-1].stat().st_size
+    member.process.send_signal(signal.SIGHUP)
+    member.wait_for(b'"event": "forked"', size)
 
 
 def _replace(member: Member) -> None:
@@ -282,6 +320,7 @@ def summary(arenas: list[Arena]) -> str:
             f"  unsettled: {_counts(found.unsettled)}",
             f"  faults: {_counts(arena.faults)}",
             *(f"  ! {text}" for text in (*found.lost, *found.torn, *found.wrong, *arena.stuck)[:20]),
+            *(f"  ? {text}" for text in (*arena.explanations, *found.left_open)[:40]),
         ]
     return "\n".join(lines)
 

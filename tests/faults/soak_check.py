@@ -45,6 +45,8 @@ class Findings:
     """Connections that were open just before."""
     leaked: int = 0
     """Connections that were open after their saver was closed."""
+    left_open: list[str] = field(default_factory=list)
+    """Which these were, and what held them."""
 
     @property
     def clean(self) -> bool:
@@ -74,6 +76,7 @@ def expected(journals: list[Path], findings: Findings) -> dict[str, Thread]:
         elif line["event"] == "closed":
             findings.used += line["before"]
             findings.leaked += line["open"]
+            findings.left_open += line.get("which", [])
     threads: dict[str, Thread] = defaultdict(Thread)
     for line in begun:
         end = ended.get(line["key"], {"unsettled": "killed"})

@@ -4,25 +4,30 @@ Usage: `python -m tests.faults.soak_worker KIND DATABASE JOURNAL NAME SEED`.
 
 What it is about to do and what was acknowledged goes to the journal, a line each, which outlives it. SIGTERM ends it.
 SIGUSR1 cancels some of the operations that are under way, or raises an exception in the main thread. SIGUSR2 fills the
-disk (SQLite), and frees it the next time.
+disk (SQLite), and frees it the next time. SIGHUP forks a blocking one; the child uses the saver too, and ends.
 """
 
 from __future__ import annotations
 
 import asyncio
 import faulthandler
+import gc
 import json
 import os
 import random
 import signal
+import socket
 import sqlite3
 import sys
 import threading
+import traceback
 from collections.abc import Coroutine
+from contextlib import suppress
 from itertools import count
 from typing import Any
 
 import psutil
+import psycopg
 
 from langgraph_checkpoint_dual.core.tx import finish
 from langgraph_checkpoint_dual.errors import BusyError, UnavailableError
@@ -50,6 +55,11 @@ class Journal:
         self._file = os.open(path, os.O_APPEND | os.O_CREAT | os.O_WRONLY, 0o600)
         self._name, self._numbers = name, count()
 
+    def of_child(self) -> Journal:
+        """The same file for a child process, with keys of its own."""
+        self._name = f"{self._name}.{os.getpid()}"
+        return self
+
     def begin(self, op: str, **what: Any) -> str:
         key = f"{self._name}.{next(self._numbers)}"
         self.say(key=key, op=op, **what)
@@ -66,7 +76,7 @@ class Worker:
         self.kind, self.journal, self.name, self.seed = kind, journal, name, seed
         self.saver = kind.ours(database, **OPTIONS[kind.backend])
         self.subject = faced(self.saver, kind.face)
-        self.stopping = self.full = self._is_full = self._armed = False
+        self.stopping = self.forking = self.full = self._is_full = self._armed = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._filling = threading.Lock()
 
@@ -103,6 +113,28 @@ class Worker:
                 [(pages,)] = cursor.execute("PRAGMA page_count")
                 cursor.execute(f"PRAGMA max_page_count = {pages if self.full else 2**32 - 2}").fetchall()
 
+    def fork(self) -> None:
+        """Fork, while other threads use the saver; the child stores something with it and reads it again."""
+        self.forking = False
+        if (pid := os.fork()) == 0:
+            os._exit(self._be_child())
+        _, status = os.waitpid(pid, 0)
+        self.journal.say(event="forked")
+        if status:
+            self.journal.say(event="error", thread="a child process", error=f"ended with status {status}")
+
+    def _be_child(self) -> int:
+        faulthandler.dump_traceback_later(60, exit=True)
+        life = Life(self, f"{self.name}-child-{os.getpid()}", random.Random(0))
+        life.journal = self.journal.of_child()
+        try:
+            with_no_loop(life.be_short())
+            self.saver.close()
+        except BaseException:
+            traceback.print_exc()
+            return 1
+        return 0
+
     # --- signals ---
 
     def listen(self) -> None:
@@ -110,9 +142,13 @@ class Worker:
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGUSR1, self._interrupt)
         signal.signal(signal.SIGUSR2, self._fill_or_free)
+        signal.signal(signal.SIGHUP, self._ask_for_fork)
 
     def _stop(self, *_: Any) -> None:
         self.stopping = True
+
+    def _ask_for_fork(self, *_: Any) -> None:
+        self.forking = True
 
     def _fill_or_free(self, *_: Any) -> None:
         self.full = not self.full
@@ -148,6 +184,8 @@ class Worker:
         for number in range(1_000_000):  # the life that signals interrupt
             if self.stopping:
                 break
+            if self.forking:
+                self.fork()
             try:
                 self._armed = True
                 with_no_loop(Life(self, f"{self.name}-main-{number}", rng).run())
@@ -205,6 +243,11 @@ class Life:
             copying = self.subject.acopy_thread(self.thread, f"{self.thread}-copy")
             await self._done("copy_thread", copying, thread=self.thread, target=f"{self.thread}-copy")
 
+    async def be_short(self) -> None:
+        """One checkpoint, and nothing else."""
+        with suppress(Unsettled):
+            await self._read(await self._put(None, 0), 0)
+
     async def _put(self, parent: Any, number: int, thread: str | None = None) -> Any:
         new = made(thread or self.thread, number)
         into = parent or config(thread or self.thread)
@@ -235,11 +278,20 @@ class Life:
         return result
 
 
-def still_open(database: str) -> int:
-    """How many connections to the database this process still has."""
+def still_open(database: str) -> list[str]:
+    """The connections to the database that this process still has: files, or ports of its own."""
     process = psutil.Process()
-    files = [one for one in process.open_files() if one.path.startswith(database)]
-    return len(files) + len([one for one in process.net_connections("tcp") if one.raddr])
+    files = [one.path for one in process.open_files() if one.path.startswith(database)]
+    return [*files, *(str(one.laddr.port) for one in process.net_connections("tcp") if one.raddr)]
+
+
+def explained(port: str) -> str:
+    """Which of psycopg's connections has this port, and what refers to it."""
+    for found in [one for one in gc.get_objects() if isinstance(one, (psycopg.Connection, psycopg.AsyncConnection))]:
+        with suppress(psycopg.Error), socket.socket(fileno=os.dup(found.fileno())) as handle:
+            if port == str(handle.getsockname()[1]):
+                return f"port {port}: {found}, held by {[type(one).__name__ for one in gc.get_referrers(found)]}"
+    return f"{port}: held by nothing known"
 
 
 def main(kind_name: str, database: str, journal_path: str, name: str, seed: str) -> None:
@@ -249,18 +301,19 @@ def main(kind_name: str, database: str, journal_path: str, name: str, seed: str)
         worker = Worker(kind, database, journal, name, seed)
         worker.listen()
         worker.live_in_threads()
-        before = still_open(database)
+        before = len(still_open(database))
         worker.saver.close()
     else:
         before = asyncio.run(live_on_a_loop(kind, database, journal, name, seed))
-    journal.say(event="closed", before=before, open=still_open(database))
+    which = still_open(database)
+    journal.say(event="closed", before=before, open=len(which), which=[explained(one) for one in which])
 
 
 async def live_on_a_loop(kind: Kind, database: str, journal: Journal, name: str, seed: str) -> int:
     worker = Worker(kind, database, journal, name, seed)
     worker.listen()
     await worker.live_together()
-    before = still_open(database)
+    before = len(still_open(database))
     await worker.saver.aclose()
     return before
 
