@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -12,6 +10,8 @@ from urllib.parse import quote, urlencode
 
 import pytest
 from psycopg.conninfo import conninfo_to_dict
+
+from tests.support import processes
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -75,9 +75,7 @@ def run(block: Block, folder: Path, database: str) -> list[str]:
     """Run a block in a process of its own. Gives the lines that it printed."""
     script = folder / f"{block.document.removesuffix('.md')}_line_{block.line}.py"
     script.write_text(as_code(block, database), encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-Werror", script.name], cwd=folder, capture_output=True, text=True, timeout=60, check=False
-    )
+    done = processes.run(script.name, cwd=folder)
     assert done.returncode == 0, done.stderr
     noted = ("refused: ", "slow: ")  # by the log
     assert not [line for line in done.stderr.splitlines() if not line.startswith(noted)]
@@ -126,14 +124,13 @@ def test_the_python_commands_run(tmp_path: Path, postgres_uri: str) -> None:
     commands = [command for command in COMMANDS if command.startswith("python ")]
     for number, command in enumerate(commands):
         script, *arguments = command.replace(DATABASE, url).split()[1:]
-        done = subprocess.run(
-            [sys.executable, ROOT / script, *arguments, "--model", "local"],
-            input=f"command {number}\nwhat did I just tell you?\n",
+        done = processes.run(
+            ROOT / script,
+            *arguments,
+            "--model",
+            "local",
+            given=f"command {number}\nwhat did I just tell you?\n",
             cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
         )
         assert (done.returncode, done.stderr) == (0, "")
         assert f"You told me: command {number}" in done.stdout

@@ -21,6 +21,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from langgraph_checkpoint_dual import open_saver
+from tests.support import processes
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 CTRL_D = "\x04"
@@ -39,8 +40,9 @@ class Terminal:
 
     def __init__(self, folder: Path, *arguments: str, **more: str) -> None:
         self._terminal, inner = pty.openpty()
-        self.process = subprocess.Popen(
-            [sys.executable, str(EXAMPLES / "chat.py"), *arguments],
+        self.process = processes.Process(
+            EXAMPLES / "chat.py",
+            *arguments,
             stdin=inner,
             stdout=inner,
             stderr=inner,
@@ -73,9 +75,7 @@ class Terminal:
         return self.process.wait(PATIENCE)
 
     def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait(PATIENCE)
+        self.process.close()
         os.close(self._terminal)
 
 
@@ -190,15 +190,7 @@ def test_the_model_sees_a_window_and_the_database_keeps_all(tmp_path: Path) -> N
 
 def run(script: str, folder: Path, *arguments: str, **more: str) -> str:
     """What an example prints."""
-    done = subprocess.run(
-        [sys.executable, EXAMPLES / script, *arguments],
-        env=environment(**more),
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+    done = processes.run(EXAMPLES / script, *arguments, env=environment(**more), cwd=folder, timeout=PATIENCE)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     return done.stdout
 
@@ -304,15 +296,8 @@ def test_nightly_retention(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
 
 
 def test_a_model_that_is_not_installed_is_explained(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, EXAMPLES / "chat.py", "alice"],
-        env=environment(OPENAI_API_KEY="not-a-real-key"),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+    keys = environment(OPENAI_API_KEY="not-a-real-key")
+    done = processes.run(EXAMPLES / "chat.py", "alice", env=keys, cwd=tmp_path, timeout=PATIENCE)
     assert done.returncode == 1
     assert "needs langchain and langchain-openai" in done.stderr
     assert "--model local" in done.stderr

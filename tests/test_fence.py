@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import operator
-import sys
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, TypedDict
 
@@ -13,6 +12,7 @@ from langgraph.graph import END, START, StateGraph
 
 from langgraph_checkpoint_dual.errors import StaleHeadError
 from tests.support.checkpoints import config, listed, put
+from tests.support.processes import Process
 from tests.support.savers import Kind, faced, opened
 
 ALL: Any = {"configurable": {"thread_id": "thread"}}
@@ -81,20 +81,10 @@ class TestFence:
 
 async def test_two_processes_race(kind: Kind, database: str) -> None:
     """Each goes on from the head as long as it wins; then it loads the head. Every step has one winner."""
-    workers = [
-        await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "tests.support.fence_worker",
-            kind.name,
-            database,
-            "40",
-            stdout=asyncio.subprocess.PIPE,
-        )
-        for _ in range(2)
-    ]
-    won = [int((await one.communicate())[0]) for one in workers]
-    assert [one.returncode for one in workers] == [0, 0]
+    command = ("-m", "tests.support.fence_worker", kind.name, database, "40")
+    with Process(*command) as first, Process(*command) as second:
+        won = [int(one.communicate()[0]) for one in (first, second)]
+        assert [one.wait() for one in (first, second)] == [0, 0]
     async with opened(kind.ours, database) as saver:
         history = await listed(saver, ALL)
         parents = [id_of(one.parent_config) for one in history if one.parent_config]

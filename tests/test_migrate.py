@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-import subprocess
-import sys
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +14,7 @@ from tests.golden import graphs
 from tests.support import tables
 from tests.support.checkpoints import checkpoint, config, listed, metadata, put
 from tests.support.golden import LATEST, RELEASES, answers, continued, load, serde
+from tests.support.processes import Process
 from tests.support.savers import KINDS, Kind, faced, opened, settle
 
 BLOCKING = [kind for kind in KINDS if kind.face == "blocking"]
@@ -297,9 +295,7 @@ async def test_killed_at_any_moment_it_goes_on(kind: Kind, golden: str) -> None:
 
 def _killed(kind: Kind, database: str, lines: int) -> None:
     """Start a move and kill it after it has said so many lines."""
-    command = [sys.executable, "-W", "ignore", "-m", "tests.support.migrate_worker", kind.name, database]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent.parent) as worker:
-        assert worker.stdout is not None
+    with Process("-m", "tests.support.migrate_worker", kind.name, database, warnings="ignore") as worker:
         for _ in range(lines):
             assert worker.stdout.readline() != "done\n"
         worker.kill()

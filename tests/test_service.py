@@ -7,16 +7,16 @@ import os
 import re
 import select
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from subprocess import DEVNULL
 from typing import Any
 
 import httpx
 import pytest
 
+from tests.support import processes
 from tests.test_examples import EXAMPLES, PATIENCE, as_url, environment
 
 pytestmark = pytest.mark.timeout(300)
@@ -26,12 +26,10 @@ USERS = ("ada", "bob", "cleo")
 @contextmanager
 def serving(database: str, *arguments: str) -> Iterator[str]:
     """The service in a process of its own; its address."""
-    process = subprocess.Popen(
-        [sys.executable, str(EXAMPLES / "service.py"), "--port", "0", "--model", "local", *arguments],
-        env=environment(CHECKPOINTER_URL=database),
-        stderr=subprocess.PIPE,
+    options = ("--port", "0", "--model", "local", *arguments)
+    process = processes.Process(
+        EXAMPLES / "service.py", *options, env=environment(CHECKPOINTER_URL=database), stdout=DEVNULL
     )
-    assert process.stderr is not None
     said, deadline, log = "", time.monotonic() + PATIENCE, process.stderr.fileno()
     try:
         while not (found := re.search(r"running on (http://\S+)", said)):
@@ -44,9 +42,7 @@ def serving(database: str, *arguments: str) -> Iterator[str]:
         assert process.wait(PATIENCE) == 0, said
         said += os.read(log, 65536).decode()
     finally:
-        process.kill()
-        process.wait(PATIENCE)
-        process.stderr.close()
+        process.close()
     assert "Traceback" not in said
 
 

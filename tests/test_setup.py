@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 from typing import Any
 
 import pytest
@@ -17,6 +15,7 @@ from langgraph_checkpoint_dual.core.migrations import Migration
 from langgraph_checkpoint_dual.errors import SchemaError
 from tests.support import tables
 from tests.support.checkpoints import checkpoint, config, metadata, put
+from tests.support.processes import Process
 from tests.support.savers import KINDS, Kind, opened, settle
 
 BY_BACKEND = {
@@ -24,30 +23,21 @@ BY_BACKEND = {
 }
 
 
-@contextmanager
-def worker(name: str, database: str) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-W", "error", "-m", "tests.support.setup_worker", name, database]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        yield process
-        process.kill()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", BY_BACKEND)
 def test_eight_processes_set_up_an_empty_database_at_once(backend: str, request: pytest.FixtureRequest) -> None:
     database = request.getfixturevalue("sqlite_path" if backend == "sqlite" else "postgres_uri")
     with ExitStack() as stack:
-        workers = [stack.enter_context(worker(name, database)) for name in BY_BACKEND[backend]]
+        workers = [
+            stack.enter_context(Process("-m", "tests.support.setup_worker", name, database))
+            for name in BY_BACKEND[backend]
+        ]
         for one in workers:
-            assert one.stdout is not None
             assert one.stdout.readline() == "ready\n", one.communicate()
         for one in workers:
-            assert one.stdin is not None
             one.stdin.write("go\n")
             one.stdin.flush()
-        outcomes = [one.communicate(timeout=60) for one in workers]
+        outcomes = [one.communicate() for one in workers]
         assert [(output, errors) for output, errors in outcomes] == [("done\n", "")] * 8
     assert len(applied(database)) == len(set(applied(database))) >= 1
 

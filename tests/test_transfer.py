@@ -6,8 +6,6 @@ import asyncio
 import json
 import os
 import random
-import subprocess
-import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +28,7 @@ from tests.support import postgres, tables
 from tests.support.checkpoints import config
 from tests.support.compare import key_of
 from tests.support.graphs import asking, chat, said
+from tests.support.processes import Process
 from tests.support.runs import Session, thread, visible
 from tests.support.savers import faced
 from tests.support.transfers import everything, face_of, go_on, play, put_chain, saver_of
@@ -392,10 +391,8 @@ _rounds: dict[str, int] = {}
 
 def run_and_kill(source: str, target: str, recode: bool) -> bool:
     """Start a transfer, and kill it after a while, but not the last time; whether it came to its end."""
-    command = [sys.executable, "-m", "tests.support.transfer_worker", source, target, str(int(recode))]
     number = _rounds[target] = _rounds.get(target, 0) + 1
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as worker:
-        assert worker.stdout is not None and worker.stderr is not None
+    with Process("-m", "tests.support.transfer_worker", source, target, str(int(recode))) as worker:
         if number <= KILLS:
             told = [worker.stdout.readline() for _ in range(random.randint(1, 6))]
             worker.kill()

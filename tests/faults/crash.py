@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
 from typing import Any
 
 from tests.faults.common import Report
 from tests.faults.history import has_writes, is_whole
 from tests.support import tables
 from tests.support.checkpoints import config
+from tests.support.processes import Process
 from tests.support.savers import OURS, Kind, faced, opened
 
 
@@ -27,10 +26,9 @@ async def crash_rounds(kind: Kind, database: str, rounds: int, package: str = OU
 
 def run_and_kill(kind: Kind, database: str, name: str, package: str) -> list[tuple[str, int, str]]:
     """What a writer acknowledged (thread, number, checkpoint) before it was killed."""
-    command = [sys.executable, "-m", "tests.faults.crash_worker", package, kind.name, database, name]
+    command = ("-m", "tests.faults.crash_worker", package, kind.name, database, name)
     lines: list[str] = []
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as worker:
-        assert worker.stdout is not None and worker.stderr is not None
+    with Process(*command, warnings=None) as worker:
         for _ in range(random.randint(1, 60)):
             lines.append(worker.stdout.readline())
         worker.kill()

@@ -19,6 +19,7 @@ import langgraph_checkpoint_dual as dual
 from tests.faults.history import is_whole, step
 from tests.support import tables
 from tests.support.checkpoints import checkpoint, config, metadata
+from tests.support.processes import run
 
 
 def put_large(saver: Any, thread_id: str, size: int) -> Any:
@@ -75,8 +76,7 @@ def test_small_neighbours_of_a_write_that_does_not_fit_are_stored(sqlite_path: s
 
 
 def test_a_file_that_may_not_grow(sqlite_path: str) -> None:
-    command = [sys.executable, "-m", "tests.faults.full_worker", sqlite_path]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    ended = run("-m", "tests.faults.full_worker", sqlite_path)
     assert (ended.returncode, ended.stdout) == (0, "done"), ended.stderr
     assert tables.rows(sqlite_path, "PRAGMA integrity_check") == [("ok",)]
 

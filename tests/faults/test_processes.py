@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 import threading
+from contextlib import ExitStack
 from typing import Any
 
 import aiosqlite
@@ -18,6 +17,7 @@ from tests.faults.common import rounds
 from tests.faults.history import astep, is_whole, step
 from tests.support import tables
 from tests.support.checkpoints import config, listed
+from tests.support.processes import Process, run
 from tests.support.savers import Kind, opened
 
 
@@ -29,8 +29,7 @@ def of_backend(backend: str, request: pytest.FixtureRequest) -> tuple[str, str, 
 
 def forked(database: str, how: str) -> None:
     """Run a process that forks, in which all must be well."""
-    command = [sys.executable, "-m", "tests.faults.fork_worker", database, how]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    ended = run("-m", "tests.faults.fork_worker", database, how, timeout=100, warnings=None)
     assert (ended.returncode, ended.stdout) == (0, "done"), ended.stderr
     noted = [line for line in ended.stderr.splitlines() if not line.startswith("slow: ")]
     assert noted == []  # nor was any attempt repeated
@@ -62,12 +61,10 @@ class TestProcesses:
 
     def test_four_processes_of_eight_threads_share_a_file(self, sqlite_path: str) -> None:
         steps = rounds(8)
-        command = [sys.executable, "-m", "tests.faults.busy_worker", sqlite_path]
-        workers = [
-            subprocess.Popen([*command, f"process-{one}", str(steps)], stderr=subprocess.PIPE, text=True)
-            for one in range(4)
-        ]
-        said = [worker.communicate(timeout=100)[1] for worker in workers]
+        command = ("-m", "tests.faults.busy_worker", sqlite_path)
+        with ExitStack() as stack:
+            workers = [stack.enter_context(Process(*command, f"process-{one}", str(steps))) for one in range(4)]
+            said = [worker.communicate()[1] for worker in workers]
         assert [worker.returncode for worker in workers] == [0] * 4, said
         with dual.SqliteSaver(sqlite_path) as saver:
             found = list(saver.list(None))
