@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import sqlite3
+import threading
 import time
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from typing import Any
 
 import psycopg
@@ -15,6 +19,7 @@ from psycopg_pool import ConnectionPool
 import langgraph_checkpoint_dual as dual
 from tests.faults.history import step
 from tests.faults.interrupt_points import PATIENCE, sweep
+from tests.faults.interrupts import Interruption
 from tests.support import tables
 from tests.support.checkpoints import config
 
@@ -49,6 +54,36 @@ def has_all(pool: ConnectionPool[Any], uri: str) -> bool:
     )
 
 
+def waiting(uri: str) -> bool:
+    """Whether a session waits for a lock."""
+    query = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    return bool(tables.rows(uri, query))
+
+
+@contextmanager
+def interrupted_once(condition: Callable[[], bool], error: type[BaseException] = Interruption) -> Iterator[None]:
+    """Raise an error in the block, by a signal to the main thread that is sent when the condition holds."""
+
+    def handle(*_: Any) -> None:
+        raise error
+
+    def send() -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not condition() and time.monotonic() < deadline:
+            time.sleep(0.005)  # what others wait for does not tell of itself
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        with pytest.raises(error):
+            yield
+    finally:
+        sender.join()
+        signal.signal(signal.SIGUSR1, before)
+
+
 def wait_until_whole(pool: ConnectionPool[Any], uri: str) -> None:
     deadline = time.monotonic() + PATIENCE
     while not has_all(pool, uri):
@@ -67,6 +102,41 @@ class TestPostgres:
             step(saver, "there", 0, None)
             assert sweep(saver, operation, beside, spacing=29) > 40
             wait_until_whole(pool, postgres_uri)
+
+    @pytest.mark.parametrize("max_size", [1, 2])
+    def test_while_it_waits_for_a_connection(self, postgres_uri: str, max_size: int) -> None:
+        """Who is interrupted while all connections are lent is not given the next one that comes back."""
+        with ConnectionPool(postgres_uri, min_size=1, max_size=max_size, timeout=30) as pool:
+            saver = dual.PostgresSaver(pool)
+            step(saver, "there", 0, None)
+            for _ in range(5):
+                lent = [pool.getconn() for _ in range(max_size)]
+                with interrupted_once(lambda: pool.get_stats().get("requests_waiting", 0) > 0):
+                    step(saver, "waits", 0, None)
+                for connection in lent:
+                    pool.putconn(connection)
+                step(saver, "after", 0, None)
+            wait_until_whole(pool, postgres_uri)
+
+    def test_an_error_that_a_handler_raises_is_not_that_of_others(self, postgres_uri: str) -> None:
+        """Such as a time limit: it ends the work of the main thread alone, also if that leads for others."""
+        with dual.PostgresSaver(postgres_uri) as saver:
+            first = step(saver, "there", 0, None)
+            with psycopg.connect(postgres_uri) as blocker, ThreadPoolExecutor() as threads:
+                blocker.execute("LOCK TABLE dual_writes IN ACCESS EXCLUSIVE MODE")
+                others = []
+
+                def others_wait() -> bool:
+                    if not others and waiting(postgres_uri):
+                        others.extend(threads.submit(saver.put_writes, first, [("a", n)], f"t{n}") for n in range(3))
+                    return bool(others) and any(len(one._line) == 3 for one in saver._engine._combiners)
+
+                with interrupted_once(others_wait, TimeoutError):
+                    saver.put_writes(first, [("a", 9)], "main")
+                blocker.rollback()
+                assert [one.result(PATIENCE) for one in others] == [None] * 3
+            found = saver.get_tuple(first)
+            assert {task for task, _, _ in found.pending_writes} >= {"t0", "t1", "t2"}
 
     @pytest.mark.parametrize("operation", OPERATIONS)
     @pytest.mark.parametrize("autocommit", [True, False])

@@ -18,6 +18,7 @@ from tests.support.savers import KINDS
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # an interruption within a destructor
 class TestSqlite:
     @pytest.mark.parametrize("beside", [0, 8])
     def test_file(self, sqlite_path: str, beside: int) -> None:
@@ -41,6 +42,7 @@ class TestSqlite:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # an interruption within a destructor
 class TestPostgres:
     @pytest.mark.parametrize("beside", [0, 4])
     def test_own_pool(self, postgres_uri: str, beside: int) -> None:
