@@ -6,6 +6,8 @@ BIN    := $(VENV)/bin
 WORKERS ?= 2
 SOAK_SECONDS ?= 600
 SOAK_SEED ?=
+# Or each of hundreds of processes would compile LangGraph anew, where the environment forbids to keep compiled modules.
+export PYTHONDONTWRITEBYTECODE =
 PYTEST := -m pytest -q -n $(WORKERS) --dist worksteal
 
 .PHONY: test check lint types layers demo bench soak test-lowest clean
