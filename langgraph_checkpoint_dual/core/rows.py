@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple, TypeAlias
+
+from langgraph_checkpoint_dual.core.text import unescape
+from langgraph_checkpoint_dual.errors import EncodeError
 
 
 class CheckpointRow(NamedTuple):
@@ -155,3 +159,15 @@ def size_of(addition: Put | PutWrites) -> int:
         row = addition.row
         return len(row.checkpoint) + len(row.slots) + sum(len(item.data) for item in addition.items)
     return sum(len(row.data) for row in addition.rows)
+
+
+def too_large(addition: Put | PutWrites, limit: str) -> EncodeError:
+    """The error for an addition that the database does not take; it names the channel that most of it is of."""
+    sizes: Counter[str] = Counter()
+    for row in addition.items if isinstance(addition, Put) else addition.rows:
+        sizes[row.channel] += len(row.data)
+    channel, size = max(sizes.items(), key=lambda entry: entry[1], default=("", size_of(addition)))
+    return EncodeError(
+        f"{size} bytes at once are more than {limit}; keep what is so large elsewhere, and in the state where it is",
+        channel=unescape(channel),
+    )

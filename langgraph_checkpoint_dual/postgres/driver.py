@@ -20,7 +20,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from langgraph_checkpoint_dual.combining import Combiner, Job
-from langgraph_checkpoint_dual.core.rows import Named, Outcome, Put, PutWrites, size_of
+from langgraph_checkpoint_dual.core.rows import Named, Outcome, Put, PutWrites, size_of, too_large
 from langgraph_checkpoint_dual.core.space import Vacuumed
 from langgraph_checkpoint_dual.core.tx import Row, TableGone, Tx, finish
 from langgraph_checkpoint_dual.errors import CheckpointerError, ClosedError, ConfigError
@@ -59,6 +59,8 @@ CLOSED = "this saver was closed; open a new one"
 _LATEST = ("read committed", "read uncommitted")
 _LANES = 4
 """On how many connections of a pool the additions of blocking callers are under way at once."""
+_MOST_BYTES = 1_000_000_000
+"""A message to the server, a field and an array must be smaller than 2**30 bytes, with what they have besides data."""
 _SHARED_BYTES = 256 * 1024
 """An addition larger than this goes alone, so that small ones need not wait for it."""
 
@@ -195,6 +197,8 @@ def _given(query: str, args: dict[str, Any]) -> dict[str, Any] | None:
 
 async def _store_all(tx: BlockingTx | LoopTx, additions: Sequence[Addition]) -> list[Any]:
     """Store additions in as few statements as possible: an outcome or an exception for each."""
+    if len(additions) == 1 and size_of(additions[0]) > _MOST_BYTES:
+        return [too_large(additions[0], f"Postgres takes in one statement (about {_MOST_BYTES})")]
     results: list[Any] = [None] * len(additions)
     for statement in statements(additions):
         try:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 from langgraph_checkpoint_dual.core.queries import INDEXES, OPTIONAL_INDEXES, OPTIONAL_TABLES, TABLES, Queries, fill
-from langgraph_checkpoint_dual.core.rows import Guard, Named, Outcome, Put, PutWrites
+from langgraph_checkpoint_dual.core.rows import Guard, Named, Outcome, Put, PutWrites, too_large
 from langgraph_checkpoint_dual.core.tx import Row, TableGone, Tx
 
 T = TypeVar("T")
@@ -54,6 +54,12 @@ class SqliteTx:
     async def insert(self, addition: Put | PutWrites) -> Outcome:
         if addition.guard is not None and not await self._is_let_in(addition.thread_id, addition.guard):
             return Outcome.GUARD_GONE
+        try:
+            return self._store(addition)
+        except (sqlite3.DataError, OverflowError) as exc:  # the length of a field, or of a row
+            raise too_large(addition, f"this database takes ({exc})") from exc
+
+    def _store(self, addition: Put | PutWrites) -> Outcome:
         if isinstance(addition, PutWrites):
             self._many("replace_write" if addition.replace else "insert_write", addition.rows)
             return Outcome.STORED
