@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -54,24 +55,34 @@ def has_all(pool: ConnectionPool[Any], uri: str) -> bool:
     )
 
 
-def waiting(uri: str) -> bool:
-    """Whether a session waits for a lock."""
+LOCK = "LOCK TABLE dual_writes IN ACCESS EXCLUSIVE MODE"
+
+
+def waiting(uri: str) -> int:
+    """How many sessions wait for a lock."""
     query = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    return bool(tables.rows(uri, query))
+    return len(tables.rows(uri, query))
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)  # what is waited for does not tell of itself
 
 
 @contextmanager
-def interrupted_once(condition: Callable[[], bool], error: type[BaseException] = Interruption) -> Iterator[None]:
-    """Raise an error in the block, by a signal to the main thread that is sent when the condition holds."""
+def interrupted_once(until: Callable[[], object], error: type[BaseException] = Interruption) -> Iterator[None]:
+    """Raise an error in the block, by a signal to the main thread that is sent when `until` has returned."""
 
     def handle(*_: Any) -> None:
         raise error
 
     def send() -> None:
-        deadline = time.monotonic() + PATIENCE
-        while not condition() and time.monotonic() < deadline:
-            time.sleep(0.005)  # what others wait for does not tell of itself
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+        try:
+            until()
+        finally:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
 
     before = signal.signal(signal.SIGUSR1, handle)
     sender = threading.Thread(target=send)
@@ -85,10 +96,7 @@ def interrupted_once(condition: Callable[[], bool], error: type[BaseException] =
 
 
 def wait_until_whole(pool: ConnectionPool[Any], uri: str) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not has_all(pool, uri):
-        assert time.monotonic() < deadline, pool.get_stats()
-        time.sleep(0.02)  # a pool does not tell of itself
+    wait_until(lambda: has_all(pool, uri))
 
 
 @pytest.mark.slow
@@ -111,7 +119,7 @@ class TestPostgres:
             step(saver, "there", 0, None)
             for _ in range(5):
                 lent = [pool.getconn() for _ in range(max_size)]
-                with interrupted_once(lambda: pool.get_stats().get("requests_waiting", 0) > 0):
+                with interrupted_once(partial(wait_until, lambda: pool.get_stats().get("requests_waiting", 0) > 0)):
                     step(saver, "waits", 0, None)
                 for connection in lent:
                     pool.putconn(connection)
@@ -119,24 +127,41 @@ class TestPostgres:
             wait_until_whole(pool, postgres_uri)
 
     def test_an_error_that_a_handler_raises_is_not_that_of_others(self, postgres_uri: str) -> None:
-        """Such as a time limit: it ends the work of the main thread alone, also if that leads for others."""
-        with dual.PostgresSaver(postgres_uri) as saver:
-            first = step(saver, "there", 0, None)
-            with psycopg.connect(postgres_uri) as blocker, ThreadPoolExecutor() as threads:
-                blocker.execute("LOCK TABLE dual_writes IN ACCESS EXCLUSIVE MODE")
-                others = []
+        """Such as a time limit: it ends the work of the main thread alone, also where that leads for others."""
+        with (
+            dual.PostgresSaver(postgres_uri) as saver,
+            psycopg.connect(postgres_uri) as first,
+            psycopg.connect(postgres_uri) as second,
+            ThreadPoolExecutor() as threads,
+        ):
+            place = step(saver, "there", 0, None)
+            writes = [partial(saver.put_writes, place, [("log", 1)], f"task-{number}") for number in range(5)]
+            lanes = saver._engine._combiners
 
-                def others_wait() -> bool:
-                    if not others and waiting(postgres_uri):
-                        others.extend(threads.submit(saver.put_writes, first, [("a", n)], f"t{n}") for n in range(3))
-                    return bool(others) and any(len(one._line) == 3 for one in saver._engine._combiners)
+            def line() -> list[Any]:
+                return [job for lane in lanes for job in lane._line]
 
-                with interrupted_once(others_wait, TimeoutError):
-                    saver.put_writes(first, [("a", 9)], "main")
-                blocker.rollback()
-                assert [one.result(PATIENCE) for one in others] == [None] * 3
-            found = saver.get_tuple(first)
-            assert {task for task, _, _ in found.pending_writes} >= {"t0", "t1", "t2"}
+            first.execute(LOCK)
+            others = [threads.submit(writes[0])]
+            wait_until(lambda: waiting(postgres_uri) == 1)
+            taken = threads.submit(second.execute, LOCK)
+            wait_until(lambda: waiting(postgres_uri) == 2)
+
+            def main_leads() -> None:
+                """Until the main thread's batch, with three others in it, waits for the second lock."""
+                wait_until(lambda: len(line()) == 1)
+                others.extend(map(threads.submit, writes[2:]))
+                wait_until(lambda: len(line()) == 4)
+                first.rollback()
+                taken.result(PATIENCE)
+                wait_until(lambda: not line() and waiting(postgres_uri) == 1)
+
+            with interrupted_once(main_leads, TimeoutError):
+                writes[1]()
+            second.rollback()
+            assert [one.result(PATIENCE) for one in others] == [None] * 4
+            stored = {task for task, _, _ in saver.get_tuple(place).pending_writes}
+            assert stored >= {"task-0", "task-2", "task-3", "task-4"}
 
     @pytest.mark.parametrize("operation", OPERATIONS)
     @pytest.mark.parametrize("autocommit", [True, False])
