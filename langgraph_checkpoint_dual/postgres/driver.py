@@ -28,7 +28,6 @@ from langgraph_checkpoint_dual.hopping import INLINE_WEIGHT, HoppingFace
 from langgraph_checkpoint_dual.observing import Callers, callers, on_behalf_of
 from langgraph_checkpoint_dual.postgres.arrays import register
 from langgraph_checkpoint_dual.postgres.faults import Fate, interrupts
-from langgraph_checkpoint_dual.postgres.lending import uninterrupted
 from langgraph_checkpoint_dual.postgres.line import Line
 from langgraph_checkpoint_dual.postgres.pools import leave_to_parent
 from langgraph_checkpoint_dual.postgres.schema import REFUSED, Schema
@@ -376,7 +375,7 @@ class BlockingEngine(_Engine):
     def close(self) -> None:
         """Finish what is under way and close what was opened here."""
         self._closed = True
-        uninterrupted(partial(self._sessions.close, owned=self._owned))
+        self._sessions.close(owned=self._owned)
 
     def __del__(self) -> None:
         if not getattr(self, "_closed", True) and self._owned and self._sessions.conn is not None:

@@ -201,10 +201,11 @@ class BlockingSessions(_Sessions):
         self._ours = conn.info.transaction_status == TransactionStatus.IDLE
 
     def close(self, *, owned: bool) -> None:
-        """Wait for what is under way on a single connection, and close what was opened here."""
+        """Wait for what is under way on a single connection; close the pool, if it was opened here."""
         with self.lock:
-            if owned and self.conn is not None:
-                self.conn.close()
+            conn = self.conn
+        if owned and conn is not None:
+            uninterrupted(conn.close)
 
     def leave_to_parent(self) -> None:
         """After a fork, in the child: what was opened here is opened anew; what was given belongs to the parent."""
