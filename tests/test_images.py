@@ -95,12 +95,14 @@ def test_equal_images_mean_equal_values_and_equal_stored_bytes(one: Any, other: 
         assert serializer.dumps_typed(one) == serializer.dumps_typed(other)
 
 
-many = st.lists(messages, max_size=150) | st.lists(plain, max_size=150) | st.lists(messages | plain, max_size=6)
+few = st.lists(messages, max_size=4) | st.lists(plain, max_size=4) | st.lists(messages | plain, max_size=4)
+times = st.sampled_from([1, 17, 40])
 
 
-@given(many, st.data())
-def test_many_images_at_once_are_those_of_each(values: list[Any], data: st.DataObject) -> None:
+@given(few, times, st.data())
+def test_many_images_at_once_are_those_of_each(some: list[Any], times: int, data: st.DataObject) -> None:
     """Whatever is expected of them, and however the values were changed since."""
+    values = [copy.deepcopy(value) for _ in range(times) for value in some]
     before: list[Any] = list(map(image, values))
     expected = data.draw(st.sampled_from([before, before[1:], before[:-1], before[::-1], [*before, b"\0"], [("x",)]]))
     copies = copy.deepcopy(values)
@@ -115,14 +117,21 @@ def all_places(values: list[Any]) -> list[tuple[Any, Any]]:
     return [*((values, at) for at in range(len(values))), *(place for one in inside for place in places(one))]
 
 
-@given(many)
-def test_many_revivals_at_once_are_those_of_each(values: list[Any]) -> None:
-    made = [one for one in map(image, values) if one is not None]
+@given(few, times)
+def test_many_revivals_at_once_are_those_of_each(values: list[Any], times: int) -> None:
+    made = [one for one in map(image, values) if one is not None] * times
     revived, again = revive_all(made), revive_all(made)
     assert exact(revived) == exact(list(map(revive, made)))
     for one in revived:
         spoil(one)
     assert exact(again) == exact(revive_all(made))
+
+
+def test_messages_among_plain_values_are_revived_as_messages() -> None:
+    said: list[Any] = [AIMessage("one"), HumanMessage("two")]
+    for values in ([None, *said], [*said, None], ["a", said[0], 1, said[1]], [1, 2, *said], [b"", *said]):
+        made = [one for one in map(image, values) if one is not None]
+        assert exact(revive_all(made)) == exact(list(map(revive, made)))
 
 
 def spoil(value: Any) -> None:

@@ -24,12 +24,13 @@ from langgraph_checkpoint_dual.core.items import (
     is_image,
     merged,
     part_of,
+    parts_of,
     value_of,
 )
 from langgraph_checkpoint_dual.core.text import escape
 from langgraph_checkpoint_dual.core.tx import Row, Tx
 from langgraph_checkpoint_dual.errors import DecodeError
-from langgraph_checkpoint_dual.images import Copies, image, is_message, load
+from langgraph_checkpoint_dual.images import Copies, image, is_message, load, load_all
 
 ShelfKey: TypeAlias = tuple[str, str, str]
 
@@ -74,15 +75,12 @@ class _Shelf:
     def __init__(self, channel: str) -> None:
         self.fetched: dict[int, Row] = {}
         """By number, rows of the `items` query."""
+        self.weight = 0
+        """The bytes fetched."""
         self._start = values.place("item", channel)
         self._marks: dict[int, Mark] = {}
         self._raws: dict[bytes, bytes] = {}
         self._copies: dict[int, Copies] = {}
-
-    @property
-    def weight(self) -> int:
-        """The bytes fetched."""
-        return sum([len(row[4]) for row in self.fetched.values()])
 
     def know(self, stored: Stored) -> None:
         """Take over what is known of a value that is stored here."""
@@ -96,50 +94,74 @@ class _Shelf:
             return manifest.ranges
         return [(seq, 1) for seq in manifest.seqs if seq not in self._marks]
 
-    def read(self, slot: Manifest, serde: SerializerProtocol) -> tuple[Any, Stored]:
-        """A value, anew, and what is known of it now."""
-        known, decode, trusted = self._marks, partial(values.decode, serde), values.is_trusted(serde)
-        parts: list[Any] = []
-        marks: list[Mark] = []
-        for seq in slot.seqs:
-            mark = known.get(seq)
-            if mark is None:
-                part, mark = self._open(seq, decode, trusted)
-                known[seq] = mark
-            elif is_image(mark) and mark not in self._raws:
-                copies = self._copies.get(seq)
-                if copies is None:
-                    copies = self._copies[seq] = Copies(mark)
-                part = copies.one()
-            else:
-                part = part_of(mark, self._raws, decode)
-            parts.append(part)
-            marks.append(mark)
+    def read(self, slot: Manifest, serde: SerializerProtocol, *, again: bool) -> tuple[Any, Stored]:
+        """A value, anew, and what is known of it now.
+
+        Args:
+            again: whether many of its items are read more than once.
+        """
+        seqs = slot.seqs
+        opened = self._open_all([seq for seq in seqs if seq not in self._marks], serde)
+        marks = list(map(self._marks.__getitem__, seqs))
         raws = {mark: self._raws[mark] for mark in marks if is_image(mark) and mark in self._raws} if self._raws else {}
+        decode = partial(values.decode, serde)
+        if len(opened) == len(seqs):  # in the same order, and none twice
+            parts = list(opened.values())
+        elif not opened and not again:
+            parts = parts_of(marks, raws, decode)
+        else:
+            parts = [
+                opened.pop(seq) if seq in opened else self._copy(seq, mark, decode)
+                for seq, mark in zip(seqs, marks, strict=True)
+            ]
         return assemble(slot.kind, parts), Stored(slot, tuple(marks), raws)
+
+    def _copy(self, seq: int, mark: Mark, decode: Decode) -> Any:
+        if not is_image(mark) or mark in self._raws:
+            return part_of(mark, self._raws, decode)
+        copies = self._copies.get(seq)
+        if copies is None:
+            copies = self._copies[seq] = Copies(mark)
+        return copies.one()
 
     def parts(self, slot: Manifest, serde: SerializerProtocol) -> list[Part]:
         """The elements of a list whose items were all fetched."""
-        decode, trusted = partial(values.decode, serde), values.is_trusted(serde)
         found: list[Part] = []
         for seq in slot.seqs:
-            value, _ = self._open(seq, decode, trusted)
+            (value,) = self._open_all([seq], serde).values()
             _, _, added_at, _, typed = self.fetched[seq]
             found.append(Part(value, added_at, len(typed)))
         return found
 
-    def _open(self, seq: int, decode: Decode, trusted: bool) -> tuple[Any, Mark]:
-        """The part that a fetched item holds, and its mark."""
+    def _open_all(self, seqs: Sequence[int], serde: SerializerProtocol) -> dict[int, Any]:
+        """The parts that fetched items hold, by number; their marks are known then."""
+        numbers = dict.fromkeys(seqs)
+        found = list(map(self._checked, numbers))
+        trusted = values.is_trusted(serde)
+        messages = load_all(found) if found and is_message(found[0]) else None
+        if messages is None:
+            opened = [self._open(typed, serde, trusted) for typed in found]
+        else:
+            opened = [(message, mark or (typed,)) for (message, mark), typed in zip(messages, found, strict=True)]
+        self._marks.update(zip(numbers, (mark for _, mark in opened), strict=True))
+        return {seq: part for seq, (part, _) in zip(numbers, opened, strict=True)}
+
+    def _checked(self, seq: int) -> bytes:
+        """The typed bytes of a fetched item."""
         found = self.fetched.get(seq)
         if found is None:
             raise ItemLost(f"item {seq} of the stored value is missing")
         _, _, added_at, checksum, typed = found
         if values.item_checksum(typed, self._start, seq, added_at) != checksum:
             raise DecodeError(f"item {seq} of the stored value is damaged: its checksum does not fit")
+        return bytes(typed)
+
+    def _open(self, typed: bytes, serde: SerializerProtocol, trusted: bool) -> tuple[Any, Mark]:
+        """The part that an item holds, and its mark."""
         if is_message(typed):
             message, mark = load(typed)
             return message, mark or (typed,)
-        part = decode(typed)
+        part = values.decode(serde, typed)
         mark = image(part)
         if mark is not None and not trusted:
             self._raws[mark] = typed
@@ -158,6 +180,7 @@ class Look:
         self._known = known
         self._shelves: dict[ShelfKey, _Shelf] = {}
         self._foreign = 0
+        self._many = False
 
     @property
     def weight(self) -> int:
@@ -171,6 +194,7 @@ class Look:
         Raises:
             ItemLost: if one of the checkpoints has changed since it was read, so that its items may have too.
         """
+        self._many = len(checkpoints) > 1
         self._foreign += sum(one.weight for one in checkpoints if not one.sealed_slots)
         checkpoints = [one for one in checkpoints if one.sealed_slots]
         wanted = {key: self._wanted(key, manifests) for key, manifests in self._manifests(checkpoints).items()}
@@ -178,13 +202,14 @@ class Look:
         if not ranges:
             return
         text = json.dumps([[*key[:2], escape(key[2]), first, last] for key, first, last in ranges])
-        fetched = [self._shelves[key].fetched for key, _, _ in ranges]
+        shelves = [self._shelves[key] for key, _, _ in ranges]
         unchanged = 0
         places = json.dumps([one.address for one in checkpoints])
         for row in await tx.fetch("items", ranges=text, checkpoints=places):
             at, seq, _, _, data = row
             if at >= 0:
-                fetched[at][seq] = row
+                shelves[at].fetched[seq] = row
+                shelves[at].weight += len(data)
             else:
                 unchanged += data == checkpoints[seq].sealed_slots
         if unchanged != len(checkpoints):
@@ -223,7 +248,7 @@ class Look:
         known = self._stored(key)
         if known is not None and known.slot == slot and known.marks is not None:
             return value_of(known, partial(values.decode, serde)), known
-        return self._shelves[key].read(slot, serde)
+        return self._shelves[key].read(slot, serde, again=self._many)
 
     def _wanted(self, key: ShelfKey, manifests: list[Manifest]) -> list[Range]:
         known = self._stored(key)
