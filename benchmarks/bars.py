@@ -67,6 +67,14 @@ BARS = (
     Bar("turns-processes", "errors", BOTH, 0, "itself"),
     Bar("turns-processes", "acknowledged but lost", BOTH, 0, "itself"),
     Bar("read-latency", "get_tuple, p99", BOTH + ASYNC_BOTH, 1 / 3),
+    Bar("conversations", "list 20 threads", BOTH, 5, "itself"),
+    Bar("conversations", "list 20 threads of a user", BOTH, 5, "itself"),
+    Bar("conversations", "page of 20 of the long thread", BOTH, 0.1),
+    Bar("conversations", "last 50", BOTH, 0.1),
+    Bar("conversations", "window of 2,000 tokens", BOTH, 0.1),
+    Bar("conversations", "search the long thread", BOTH, 0.2),
+    Bar("conversations", "search a user's threads", BOTH, 0.5),
+    Bar("conversations", "append", BOTH, 0.2),
     *(
         Bar("loop-lag", f"{operation}, {value}", ASYNC_BOTH, 10, "itself")
         for value in ("messages", "bytes")

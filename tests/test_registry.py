@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any, TypedDict
 
+import psycopg
 import pytest
 from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, RESUME
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, interrupt
 
+from langgraph_checkpoint_dual import AsyncPostgresSaver, PostgresSaver
 from langgraph_checkpoint_dual.errors import ConfigError, ThreadNotFoundError
 from tests.support.checkpoints import config, put
-from tests.support.savers import KINDS, Kind, Registry
+from tests.support.savers import KINDS, Kind, Registry, settle
 from tests.support.tables import is_postgres, rows
 
 HOSTILE = ['it\'s 100% "odd"; --', "nul \0 and \ud800 surrogate", "ünï-😀", "a" * 2000, "\\0"]
@@ -78,6 +81,29 @@ class TestKeptByPuts:
         tuple_ = await saver.aget_tuple(made)
         await saver.aput(of("t"), tuple_.checkpoint, tuple_.metadata, {})
         assert (await threads.get("t")).status == "interrupted"
+
+    @pytest.mark.parametrize("saver_class", [PostgresSaver, AsyncPostgresSaver])
+    async def test_a_checkpoint_of_the_root_takes_no_further_round_trip(
+        self, saver_class: Any, postgres_uri: str, tmp_path: Path
+    ) -> None:
+        """libpq writes down what goes over the wire: the registry's row goes with the checkpoint's statement."""
+        is_async = saver_class is AsyncPostgresSaver
+        conn: Any = (psycopg.AsyncConnection if is_async else psycopg.Connection).connect(postgres_uri, autocommit=True)
+        conn = await settle(conn)
+        saver = saver_class(conn)
+        sent = {}
+        for ns in ("", "child:1"):
+            first = await put(saver, config("t", ns))
+            with (tmp_path / f"wire{ns[:1]}").open("w+") as file:
+                conn.pgconn.trace(file.fileno())
+                await put(saver, first, {"n": 1})
+                conn.pgconn.untrace()
+                file.seek(0)
+                sent[ns] = [
+                    line for line in file if line.split("\t")[1:2] == ["F"] and ("Sync" in line or "Query" in line)
+                ]
+        await settle(conn.close())
+        assert len(sent[""]) == len(sent["child:1"]) == 1, sent
 
     async def test_of_a_real_graph_with_an_interrupt(self, saver: Any, threads: Registry) -> None:
         class State(TypedDict, total=False):
@@ -316,6 +342,7 @@ class TestByIndex:
                 "dual_threads_user",
             ),
             ("threads by updated where is_idle", {}, "dual_threads_updated"),
+            ("threads by created where after_created", {"after_at": 99, "after_thread": "x"}, "dual_threads_created"),
         ]:
             found = plan(name, limit=20, **args)
             assert index in found, name
@@ -324,6 +351,12 @@ class TestByIndex:
             assert "Sort Key" not in found, name
             scans = [line for line in found.split("\n") if line.startswith("SCAN ") and "INDEX" not in line]
             assert set(scans) <= {"SCAN page"}, name
+
+    async def test_the_few_that_wait_are_found_without_a_look_at_the_others(self, plan: Any) -> None:
+        found = plan("threads by updated where status", limit=20, status="__interrupt__")
+        assert "dual_writes_status" in found
+        assert "Seq Scan" not in found
+        assert not [line for line in found.split("\n") if line.startswith("SCAN t")]
 
 
 def _inlined(statement: str, args: dict[str, Any], style: str) -> str:

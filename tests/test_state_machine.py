@@ -178,7 +178,6 @@ class SaverMachine(RuleBasedStateMachine):
                 values[channel] = edited(data, values[channel])
             else:
                 values[channel] = data.draw(first_value(channel), channel)
-        # A channel whose version did not move is stored as it was, whatever became of the live object since.
         return fresh
 
     def _put(self, data: st.DataObject, into: Any, checkpoint: Any, metadata: Any, fresh: Any) -> None:

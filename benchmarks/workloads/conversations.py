@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import psycopg
 from langchain_core.messages import HumanMessage
 from langchain_core.messages.utils import count_tokens_approximately, trim_messages
 from langgraph.checkpoint.base import empty_checkpoint
@@ -55,6 +56,9 @@ def conversations(trial: Trial) -> None:
             messages = conversation(rng, count, 40)
             for start in range(0, count, 1_000):
                 _graph(saver).update_state(thread(name), {"messages": messages[start : start + 1_000]}, as_node="model")
+    if trial.kind.database == "postgres":
+        with psycopg.connect(trial.site.location, autocommit=True) as connection:
+            connection.execute("ANALYZE")  # as autovacuum does after a minute: plans depend on it
     with trial.kind.load().from_conn_string(trial.site.location, **_options(trial)) as saver:
         asked = _ours(saver) if trial.kind.maker == "dual" else _theirs(saver)
         for name, ask in asked:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from langgraph_checkpoint_dual.core.checkpoints import slots_of
 from langgraph_checkpoint_dual.core.items import Manifest, Range, merged
 from langgraph_checkpoint_dual.core.text import escape
+from langgraph_checkpoint_dual.core.tree import without
 from langgraph_checkpoint_dual.core.tx import Database, Row, Tx
 from langgraph_checkpoint_dual.errors import DecodeError
 
@@ -69,11 +70,11 @@ async def survey_in(thread_id: str, ns: str, tx: Tx) -> Survey:
     orphaned: dict[str, list[Range]] = {}
     for channel, wanted in used.items():
         there = merged([*first.get(channel, []), *last.get(channel, [])])
-        if lost := difference(wanted, there):
+        if lost := without(wanted, there):
             missing[channel] = lost
     for channel in first:
         kept = intersection(first[channel], last.get(channel, []))
-        if left := difference(kept, used.get(channel, [])):
+        if left := without(kept, used.get(channel, [])):
             orphaned[channel] = left
     return Survey(used, missing, orphaned, known, len(known) == len(by_checkpoint))
 
@@ -154,29 +155,9 @@ def ranges_of(rows: Iterable[Row]) -> dict[str, list[Range]]:
     return settled(found)
 
 
-def difference(ranges: Sequence[Range], without: Sequence[Range]) -> list[Range]:
-    """The numbers of some ranges that are not in others; both are `merged`."""
-    found: list[Range] = []
-    others = list(without)
-    at = 0
-    for start, count in ranges:
-        end = start + count
-        while at < len(others) and sum(others[at]) <= start:
-            at += 1
-        probe = at
-        while start < end and probe < len(others) and others[probe][0] < end:
-            if others[probe][0] > start:
-                found.append((start, others[probe][0] - start))
-            start = max(start, sum(others[probe]))
-            probe += 1
-        if start < end:
-            found.append((start, end - start))
-    return found
-
-
 def intersection(ranges: Sequence[Range], others: Sequence[Range]) -> list[Range]:
     """The numbers that are in both; both are `merged`."""
-    return difference(ranges, difference(ranges, others))
+    return without(ranges, without(ranges, others))
 
 
 def number_of(ranges: Sequence[Range]) -> int:
