@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 LOWEST ?= .venv-lowest
 BIN    := $(VENV)/bin
-WORKERS ?= 2
+# One more than cores: tests also wait, for servers and for processes that they kill.
+WORKERS ?= 3
 SOAK_SECONDS ?= 600
 SOAK_SEED ?=
 # Or each of hundreds of processes would compile LangGraph anew, where the environment forbids to keep compiled modules.

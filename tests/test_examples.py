@@ -304,6 +304,7 @@ def test_a_model_that_is_not_installed_is_explained(tmp_path: Path) -> None:
     assert "not-a-real-key" not in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_the_demo_finds_nothing_wrong(tmp_path: Path, postgres_uri: str) -> None:
     done = subprocess.run(

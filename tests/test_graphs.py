@@ -11,7 +11,7 @@ import pytest
 from tests.support.checkpoints import listed
 from tests.support.graphs import SCENARIOS, deltas, nested
 from tests.support.runs import Session, thread
-from tests.support.savers import KINDS, Kind, opened
+from tests.support.savers import KINDS, opened
 
 
 @asynccontextmanager
@@ -26,18 +26,27 @@ CASES = [(name, how) for name in SCENARIOS for how in ("sync", "async", "exit")]
 
 
 @pytest.mark.parametrize(("name", "durability"), CASES)
-async def test_like_the_official_saver(kind: Kind, face: str, database: str, name: str, durability: str) -> None:
-    build, play = SCENARIOS[name]
-    records = []
-    async with official_of(kind.backend, face, database) as official, opened(kind.ours, database, adopt=False) as ours:
-        for saver in (official, ours):
-            session = Session(saver, face, build, durability)
-            await play(session)
-            records.append(session.record)
-    expected, found = records
-    assert len(found) == len(expected)
-    for at, (mine, theirs) in enumerate(zip(found, expected, strict=True)):
-        assert mine == theirs, f"answer {at} of {len(found)}"
+@pytest.mark.parametrize("backend", ["sqlite", "postgres"])
+async def test_like_the_official_saver(
+    backend: str, face: str, name: str, durability: str, request: pytest.FixtureRequest
+) -> None:
+    """Both of our classes for a database, with the same face of each, and the official class that has this face."""
+    database = request.getfixturevalue("sqlite_path" if backend == "sqlite" else "postgres_uri")
+
+    async def recorded(saver: Any) -> list[Any]:
+        build, play = SCENARIOS[name]
+        session = Session(saver, face, build, durability)
+        await play(session)
+        return session.record
+
+    async with official_of(backend, face, database) as official:
+        expected = await recorded(official)
+        for kind in (kind for kind in KINDS if kind.backend == backend):
+            async with opened(kind.ours, database, adopt=False, prefix=f"{kind.face}_") as ours:
+                found = await recorded(ours)
+            assert len(found) == len(expected)
+            for at, (mine, theirs) in enumerate(zip(found, expected, strict=True)):
+                assert mine == theirs, f"{kind}: answer {at} of {len(found)}"
 
 
 class TestDeltaChannels:

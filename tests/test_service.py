@@ -19,7 +19,7 @@ import pytest
 from tests.support import processes
 from tests.test_examples import EXAMPLES, PATIENCE, as_url, environment
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 USERS = ("ada", "bob", "cleo")
 
 
