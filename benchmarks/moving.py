@@ -50,12 +50,14 @@ class Step:
     """What a step took.
 
     Attributes:
+        cpu: the seconds of processor time of its process (not of Postgres): less than `seconds` where it waits.
         megabytes: the peak memory of its process; of all of them together where several share the work.
         before, after: the bytes of the database that it changes.
     """
 
     name: str
     seconds: float
+    cpu: float
     megabytes: float
     before: int
     after: int
@@ -189,10 +191,10 @@ def size(location: str) -> str:
     return f"{found.database / 1e6:.0f} MB"
 
 
-def _timed(work: Callable[..., str], *arguments: Any) -> tuple[float, int, str]:
-    begun = time.perf_counter()
+def _timed(work: Callable[..., str], *arguments: Any) -> tuple[float, float, int, str]:
+    begun, used = time.perf_counter(), time.process_time()
     what = work(*arguments)
-    return time.perf_counter() - begun, peak_memory(), what
+    return time.perf_counter() - begun, time.process_time() - used, peak_memory(), what
 
 
 def bytes_in(location: str) -> int:
@@ -215,29 +217,31 @@ class Steps:
             found = list(pool.map(lambda _: in_child(_timed, work, *arguments), range(processes)))
         seconds = max(took for took, *_ in found)
         said = " | ".join(what for *_, what in found)
-        step = Step(name, seconds, sum(peak for _, peak, _ in found) / 1e6, before, bytes_in(location), said)
+        cpu, peak = sum(one[1] for one in found), sum(one[2] for one in found) / 1e6
+        step = Step(name, seconds, cpu, peak, before, bytes_in(location), said)
         self.done.append(step)
         print(_line(asdict(step)), flush=True)
 
 
 def _line(step: dict[str, Any]) -> str:
     return (
-        f"{step['name']:44} {step['seconds']:8.1f} s {step['megabytes']:6.0f} MB "
+        f"{step['name']:38} {step['seconds']:7.1f} s {step['cpu']:6.1f} s cpu {step['megabytes']:5.0f} MB "
         f"{step['before'] / 1e6:6.0f} → {step['after'] / 1e6:5.0f} MB   {step['what']}"
     )
 
 
-def measure_moving_in(steps: Steps, locations: dict[str, str], again: dict[str, str], threads: int, turns: int) -> None:
-    """`migrate`, on both databases: by one process and by two."""
-    for database, location in locations.items():
-        for place in (location, again[database]):
-            steps.run(f"fill official {database}", place, fill, SaverKind("official", database), place, threads, turns)
-        steps.run(f"migrate {database}", location, move_in, location, False, False)
-        steps.run(f"migrate {database} --verify (moved before)", location, move_in, location, True, False)
-        steps.run(f"migrate {database} --drop (verifies)", location, move_in, location, False, True)
-        steps.run(f"vacuum {database}", location, vacuum, location)
-        other = again[database]
-        steps.run(f"migrate {database}, two processes", other, move_in, other, False, False, processes=2)
+def measure_moving_in(steps: Steps, database: str, location: str, threads: int, turns: int) -> None:
+    """`migrate`, and the drop of the official tables, before which everything is verified."""
+    steps.run(f"fill official {database}", location, fill, SaverKind("official", database), location, threads, turns)
+    steps.run(f"migrate {database}", location, move_in, location, False, False)
+    steps.run(f"migrate {database} --drop (verifies)", location, move_in, location, False, True)
+    steps.run(f"vacuum {database}", location, vacuum, location)
+
+
+def measure_sharing(steps: Steps, database: str, location: str, threads: int, turns: int) -> None:
+    """`migrate` by two processes at once."""
+    steps.run(f"fill official {database}", location, fill, SaverKind("official", database), location, threads, turns)
+    steps.run(f"migrate {database}, two processes", location, move_in, location, False, False, processes=2)
 
 
 def measure_moving_out(steps: Steps, here: str, there: str, back: str, bare: str, threads: int, turns: int) -> None:
@@ -255,11 +259,11 @@ def measure_moving_out(steps: Steps, here: str, there: str, back: str, bare: str
 
 def table(found: dict[str, Any]) -> str:
     """The results as a table for the docs."""
-    lines = ["| step | time | peak memory | database before | after |", "|---|---|---|---|---|"]
+    lines = ["| step | time | of the processor | peak memory | database before | after |", "|---|---|---|---|---|---|"]
     for step in found["steps"]:
         if not step["name"].startswith("fill"):
             lines.append(
-                f"| {step['name']} | {step['seconds']:.0f} s | {step['megabytes']:.0f} MB "
+                f"| {step['name']} | {step['seconds']:.0f} s | {step['cpu']:.0f} s | {step['megabytes']:.0f} MB "
                 f"| {step['before'] / 1e6:,.0f} MB | {step['after'] / 1e6:,.0f} MB |"
             )
     return "\n".join(lines)
@@ -281,15 +285,12 @@ def main(arguments: list[str]) -> int:
     try:
         with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
             one, two, three, bare = (stack.enter_context(server.database()) for _ in range(4))
-            files = [f"{folder}/{name}.db" for name in ("one", "two", "here", "back")]
-            measure_moving_in(
-                steps,
-                {"sqlite": files[0], "postgres": one},
-                {"sqlite": files[1], "postgres": two},
-                options.threads,
-                share_turns("official", share),
-            )
-            measure_moving_out(steps, files[2], three, files[3], bare, options.threads, share_turns("dual", share))
+            here, there, back = f"{folder}/here.db", three, f"{folder}/back.db"
+            turns = share_turns("official", share)
+            measure_moving_in(steps, "sqlite", f"{folder}/official.db", options.threads, turns)
+            measure_moving_in(steps, "postgres", one, options.threads, turns)
+            measure_moving_out(steps, here, there, back, bare, options.threads, share_turns("dual", share))
+            measure_sharing(steps, "postgres", two, options.threads, turns)
     finally:
         server.stop()
     results = {

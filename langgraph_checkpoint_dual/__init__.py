@@ -2,16 +2,15 @@
 
 from typing import TYPE_CHECKING, Any
 
-from langgraph_checkpoint_dual.cache import Cache
-from langgraph_checkpoint_dual.core.retention import Retention
-from langgraph_checkpoint_dual.observing import Observer
-from langgraph_checkpoint_dual.opening import aopen_saver, open_saver
-from langgraph_checkpoint_dual.serde import Serializer
-
 if TYPE_CHECKING:
+    from langgraph_checkpoint_dual.cache import Cache
     from langgraph_checkpoint_dual.configuration import CheckpointerConfig
+    from langgraph_checkpoint_dual.core.retention import Retention
+    from langgraph_checkpoint_dual.observing import Observer
+    from langgraph_checkpoint_dual.opening import aopen_saver, open_saver
     from langgraph_checkpoint_dual.postgres import PostgresSaver
     from langgraph_checkpoint_dual.postgres.aio import AsyncPostgresSaver
+    from langgraph_checkpoint_dual.serde import Serializer
     from langgraph_checkpoint_dual.sqlite import SqliteSaver
     from langgraph_checkpoint_dual.sqlite.aio import AsyncSqliteSaver
 
@@ -35,11 +34,17 @@ _HOMES = {
     "PostgresSaver": "postgres",
     "AsyncPostgresSaver": "postgres.aio",
     "CheckpointerConfig": "configuration",
+    "Cache": "cache",
+    "Observer": "observing",
+    "Retention": "core.retention",
+    "Serializer": "serde",
+    "aopen_saver": "opening",
+    "open_saver": "opening",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Import a class when it is first asked for: whoever uses SQLite need not load psycopg."""
+    """Import what is first asked for: whoever uses SQLite need not load psycopg, and a command starts at once."""
     if name in _HOMES:
         from importlib import import_module
 

@@ -40,7 +40,7 @@ def migrate(
         MoveError: at the end, if checkpoints cannot be read or differ after the move; its report names them. All others
             are moved, nothing is dropped.
     """
-    report = finish(moved(_store(saver), saver._blocking, Options(dry_run, verify, drop, on_progress)))
+    report = finish(moved(_store(saver), saver._indexed(saver._blocking), Options(dry_run, verify, drop, on_progress)))
     saver._adoption.forget()
     return report
 
@@ -54,7 +54,7 @@ async def amigrate(
     on_progress: Callable[[Progress], object] | None = None,
 ) -> Report:
     """As `migrate`; the event loop stays free meanwhile."""
-    report = await moved(_store(saver), saver._looping, Options(dry_run, verify, drop, on_progress))
+    report = await moved(_store(saver), saver._indexed(saver._looping), Options(dry_run, verify, drop, on_progress))
     saver._adoption.forget()
     return report
 

@@ -31,7 +31,10 @@ _KINDS = {"sqlite": "sqlite", "sqlite3": "sqlite", "postgresql": "postgres", "po
 _KEYWORDS = re.compile(r"\s*(?:host|hostaddr|port|dbname|user|password|passfile|service|sslmode|options)\s*=")
 _PASSWORD = re.compile(r":.*@", re.DOTALL)
 """Up to the last @: where a password has an @ or / of its own, too much is covered rather than too little."""
-_OPTION = re.compile(r"\b(?P<name>\w*password)\s*=\s*(?:'(?:\\.|[^'])*'|[^\s&]+)", re.IGNORECASE)
+_OPTION = re.compile(r"\b(?P<name>\w*password|passwd)\s*=\s*(?P<secret>'(?:\\.|[^'])*'|[^\s&\"]+)", re.IGNORECASE)
+_IN_TEXT = re.compile(r"(?<=://)(?P<user>[^/@\s]*?):(?P<secret>[^\s]*)@(?=[^@\s]*(?:$|\s|[\"']))")
+_MISTYPED = re.compile(r":/{0,3}[^:/@\s]*:(?P<secret>.+)@")
+_COVERED = "***"
 _HOW = "use sqlite:///path, sqlite:// (in memory), a path, or postgresql://user:password@host/database"
 _QUOTE = "in a user or password, write each of the signs % : / ? # [ ] @ and space as % and two digits (%40 is @)"
 
@@ -150,12 +153,26 @@ def _checked(conninfo: str) -> str:
     return conninfo
 
 
-def masked(text: str) -> str:
-    """A URL or connection string without its passwords."""
+def masked(text: str, *secrets: str) -> str:
+    """A URL or connection string, or a text with some, without the passwords in them and without these secrets."""
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        text = text.replace(secret, _COVERED)
     found = _SCHEME.match(text)
     if found is not None:
-        text = text[: found.end()] + _PASSWORD.sub(":***@", text[found.end() :])
-    return _OPTION.sub(lambda match: f"{match['name']}=***", text)
+        text = text[: found.end()] + _PASSWORD.sub(f":{_COVERED}@", text[found.end() :])
+    text = _IN_TEXT.sub(lambda match: f"{match['user']}:{_COVERED}@", text)
+    return _OPTION.sub(lambda match: f"{match['name']}={_COVERED}", text)
+
+
+def secrets_of(url: str) -> tuple[str, ...]:
+    """The passwords in a URL or connection string, as they are written and as they are meant; mistyped ones too."""
+    found = [match["secret"] for pattern in (_IN_TEXT, _OPTION, _MISTYPED) for match in pattern.finditer(url)]
+    return tuple(one for secret in found for one in (secret, unquote(secret), secret.strip("'")) if len(one) > 1)
+
+
+def is_postgres(url: str | PathLike[str]) -> bool:
+    """Whether this is a URL or a connection string of Postgres."""
+    return target(url).kind == "postgres"
 
 
 def _missing(error: ImportError) -> ConfigError:

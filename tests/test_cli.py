@@ -23,8 +23,7 @@ from psycopg.conninfo import conninfo_to_dict
 from typer.testing import CliRunner
 
 from langgraph_checkpoint_dual.cli.app import app
-from langgraph_checkpoint_dual.cli.places import masked
-from langgraph_checkpoint_dual.opening import open_saver
+from langgraph_checkpoint_dual.opening import masked, open_saver
 from tests.golden import graphs
 from tests.support import golden, screens
 from tests.support.checkpoints import checkpoint, config, metadata
@@ -203,6 +202,48 @@ def test_messages_are_searched(chat: Any, run: Run, ask: Any) -> None:
     assert "thread [1] ai" in run("search", "a1", "--user", "ann")
     assert "nothing found" in run("search", "a1", "--user", "bob", code=1)
     run("search", code=2)
+
+
+def test_an_index_that_is_there_is_kept(chat: Any, database: str, run: Run, ask: Any, tmp_path: Path) -> None:
+    """Whatever the command line changes, search finds it, and the doctor agrees."""
+    ask("search", "--rebuild")
+    run("copy", "thread", "copy")
+    assert {hit["thread_id"] for hit in ask("search", "a1")["hits"]} == {"thread", "copy"}
+    run("delete", "copy", "--yes")
+    assert {hit["thread_id"] for hit in ask("search", "a1")["hits"]} == {"thread"}
+    file = str(tmp_path / "thread.db")
+    run("export", file, "thread")
+    run("delete", "thread", "--yes")
+    run("search", "a1", code=1)
+    run("import", file)
+    assert {hit["thread_id"] for hit in ask("search", "a1")["hits"]} == {"thread"}
+    assert ask("search", "--rebuild")["added"] == 0
+    assert "no damage found" in run("doctor")
+
+
+def test_messages_that_are_not_indexed_are_found_by_the_doctor(
+    chat: Any, database: str, run: Run, ask: Any, tmp_path: Path
+) -> None:
+    ask("search", "--rebuild")
+    with open_saver(database) as saver:  # which does not search, and so does not index
+        saver.put_writes(put_at(saver, ["h0", "a1", "h2", "a3", ""], 3), [("step", 4)], "task")
+    found = ask("doctor", code=1)["findings"]
+    assert [(one["kind"], one["channel"], one["rows"], one["harmless"]) for one in found] == [
+        ("stale search", "messages", 1, True)
+    ]
+    run("search", "a3", code=1)
+    saved = str(tmp_path / "saved")
+    assert [one["repaired"] for one in ask("doctor", "--repair", "--yes", "--backup", saved)["findings"]] == [True]
+    assert [hit["id"] for hit in ask("search", "a3")["hits"]] == ["a3"]
+    assert "no damage found" in run("doctor")
+
+
+def put_at(saver: Any, names: list[str], step: int) -> Any:
+    """Go on from the latest checkpoint with these messages; "" is one without words."""
+    kinds = [HumanMessage if name[:1] == "h" else AIMessage for name in names]
+    said = [kind(name and f"what {name} says", id=name or "silent") for kind, name in zip(kinds, names, strict=True)]
+    made = checkpoint({"messages": said, "step": step})
+    return saver.put(saver.get_tuple(config()).config, made, metadata(step=step), made["channel_versions"])
 
 
 def test_sizes_add_up(chat: Any, database: str, run: Run, ask: Any) -> None:
@@ -432,7 +473,10 @@ def test_official_threads_are_moved_with_types_that_nobody_knows(
     database: str, run: Run, ask: Any, tmp_path: Path
 ) -> None:
     golden.load(golden.LATEST, database)
+    run("setup")
+    run("search", "--rebuild")
     moved = ask("migrate", "--verify")
+    assert ask("search", "--rebuild")["added"] == 0
     assert moved["verified"] == moved["checkpoints"] > 40
     other = str(tmp_path / "other.db")
     assert ask("transfer", database, other, "--verify")["verified"] == moved["checkpoints"]
@@ -458,6 +502,12 @@ def test_damage_in_official_tables_is_found(database: str, run: Run) -> None:
 
 def test_changes_reach_official_threads(database: str, run: Run, ask: Any) -> None:
     golden.load(golden.LATEST, database)
+    steps = len(ask("history", "fork")["checkpoints"])
+    assert ask("prune", "fork", "--dry-run")["checkpoints"] == steps - 1
+    assert len(ask("history", "fork")["checkpoints"]) == steps
+    assert "migrate" in run("prune", "fork", "--max-age", "1d", "--yes", code=2)
+    assert ask("prune", "fork", "--yes")["checkpoints"] == steps - 1
+    assert len(ask("history", "fork")["checkpoints"]) == 1
     run("copy", "chat", "copy")
     assert ask("history", "copy")["checkpoints"]
     run("delete", "nested", "--yes")

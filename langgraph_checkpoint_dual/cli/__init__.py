@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 
+from langgraph_checkpoint_dual.cli.interrupts import watch
+
 _NEEDED = ("typer", "rich")
-_INTERRUPTED = 130
 
 
 def main() -> None:
     """Run the command line on the arguments of the process."""
+    watch()
     try:
         from langgraph_checkpoint_dual.cli.app import run
     except ModuleNotFoundError as exc:
@@ -19,6 +21,4 @@ def main() -> None:
             f"langgraph-dual: the command line needs {exc.name}, which is not installed; "
             "get it with: pip install 'langgraph-checkpoint-dual[cli]'"
         )
-    except KeyboardInterrupt:
-        sys.exit(_INTERRUPTED)
     run()

@@ -12,9 +12,11 @@ from langgraph_checkpoint_dual.cli.commands import Desk, Yes, command, confirm
 from langgraph_checkpoint_dual.cli.looking import ThreadId
 from langgraph_checkpoint_dual.cli.outcomes import NotFound
 from langgraph_checkpoint_dual.cli.output import bytes_of, count, counting, say, say_json
+from langgraph_checkpoint_dual.core.address import thread_key
 from langgraph_checkpoint_dual.core.inspection import lineage
 from langgraph_checkpoint_dual.core.retention import Removed, Retention
-from langgraph_checkpoint_dual.core.tx import finish
+from langgraph_checkpoint_dual.core.threads import kept_by_prune
+from langgraph_checkpoint_dual.core.tx import Tx, finish
 from langgraph_checkpoint_dual.errors import ConfigError
 from langgraph_checkpoint_dual.saver import Saver
 
@@ -74,28 +76,49 @@ def prune(
 
     What a kept checkpoint needs stays, and so does the latest one of each namespace, unless its thread goes as a whole.
     """
-    rules = {"keep_last": keep_last, "max_age": _span("--max-age", max_age), "max_idle": _span("--max-idle", max_idle)}
-    if not any(rule is not None for rule in rules.values()):
+    age, idle = _span("--max-age", max_age), _span("--max-idle", max_idle)
+    if keep_last is None and age is None and idle is None:
         if not threads:
             raise ConfigError("what shall go? Name threads, or give --keep-last, --max-age or --max-idle")
-        rules["keep_last"] = 1
-    policy = Retention(**rules, exempt=None if pinned else {"pinned": True})  # type: ignore[arg-type]
+        keep_last = 1
+    exempt = None if pinned else {"pinned": True}
+    policy = Retention(keep_last=keep_last, max_age=age, max_idle=idle, exempt=exempt)
     with desk.saver(look=False) as saver:
         _check_there(saver, threads or [])
         where: Any = {"thread_ids": threads or None, "user_id": user}
+        others = [thread for thread in threads or [] if saver.threads.get(thread) is None]
+        if others and policy != Retention(keep_last=1, exempt=exempt):
+            raise ConfigError(
+                f"{_named(others)} is in the official saver's tables only: these rules need it in ours, into which "
+                "langgraph-dual migrate brings it; without rules all but the latest checkpoints are removed"
+            )
         removed = saver.retain(policy, **where, dry_run=True)
+        removed = removed._replace(checkpoints=removed.checkpoints + sum(_prunable(saver, one) for one in others))
         if removed.checkpoints and not dry_run:
             confirm(f"Remove {_removed(removed)} from {desk.shown}?", yes=yes)
             with counting("pruning") as update:
-                removed = saver.retain(policy, **where, on_progress=lambda now: update(now.done, now.total))
+                done = saver.retain(policy, **where, on_progress=lambda now: update(now.done, now.total))
+                removed = removed._replace(threads=done.threads, bytes=done.bytes)
+                saver.prune(others)
     did = "would go" if dry_run else "removed"
     freed = "" if dry_run or not removed.bytes else "; vacuum gives the space back to the disk"
     _done(desk, f"{_removed(removed)} {did}{freed}", **removed._asdict(), dry_run=dry_run)
 
 
+def _prunable(saver: Saver, thread: str) -> int:
+    """How many checkpoints `prune` removes of a thread."""
+    key = thread_key(thread)
+
+    async def look(tx: Tx) -> int:
+        return len(await tx.fetch("tree", thread_id=key)) - len(await kept_by_prune(saver._store, key, tx))
+
+    return finish(saver._whole_blocking.read(look))
+
+
 def _removed(removed: Removed) -> str:
     whole = f", with them {count(removed.threads, 'whole thread')}" if removed.threads else ""
-    return f"{count(removed.checkpoints, 'checkpoint')} ({bytes_of(removed.bytes)}){whole}"
+    size = f" ({bytes_of(removed.bytes)})" if removed.bytes else ""
+    return f"{count(removed.checkpoints, 'checkpoint')}{size}{whole}"
 
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}

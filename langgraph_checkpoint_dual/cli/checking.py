@@ -16,11 +16,11 @@ from rich.text import Text
 from langgraph_checkpoint_dual.cli.commands import Desk, Yes, command, confirm
 from langgraph_checkpoint_dual.cli.outcomes import Code
 from langgraph_checkpoint_dual.cli.output import bytes_of, cell, count, counting, say, say_json
-from langgraph_checkpoint_dual.cli.places import is_postgres, path_of
 from langgraph_checkpoint_dual.core.inspection.doctor import Examination, Finding, examine
 from langgraph_checkpoint_dual.core.inspection.mending import repair
 from langgraph_checkpoint_dual.core.migrations import migrations_of
 from langgraph_checkpoint_dual.core.tx import finish
+from langgraph_checkpoint_dual.opening import is_postgres, target
 from langgraph_checkpoint_dual.saver import Saver
 
 
@@ -79,7 +79,7 @@ def doctor(
     """Look for damage: checksums, missing values, orphaned items and writes, broken chains, registry, indexes.
 
     Exit code 1 if anything is found and left. Only what no reader can miss is ever repaired: rows that nothing refers
-    to are removed, rows of the registry and indexes are made anew.
+    to are removed, rows of the registry and indexes are made anew, and what can be searched is completed.
     """
     with desk.saver(look=not mend) as saver:
         found = _examined(desk, saver, thread)
@@ -90,7 +90,7 @@ def doctor(
                 _show_findings(desk, found)
             confirm(f"\nRepair what can be repaired in {desk.shown}?", yes=yes)
             with _backup(desk, backup) as (saved, save):
-                mended = finish(repair(saver._blocking, found.findings, _migrations(desk), save))
+                mended = finish(repair(saver._blocking, found.findings, _migrations(desk), save, saver._store))
     left = [finding for finding in found.findings if finding not in mended]
     if desk.as_json:
         say_json(_examination_json(found, mended, saved))
@@ -109,7 +109,7 @@ def _examined(desk: Desk, saver: Saver, thread: str | None) -> Examination:
         def progress(done: int, total: int) -> None:
             update(done, None if thread else total, f"{done:,} rows")
 
-        return finish(examine(saver._blocking, thread_id=thread, on_progress=progress))
+        return finish(examine(saver._blocking, thread_id=thread, serde=saver.serde, on_progress=progress))
 
 
 def _migrations(desk: Desk) -> Any:
@@ -182,7 +182,7 @@ def _backup(desk: Desk, path: Path | None) -> Iterator[tuple[Path, Callable[...,
         with path.open("w", encoding="utf-8") as file:
             yield path, _RowsAsSql(desk, file).save
         return
-    source = path_of(desk.database)
+    source = target(desk.database).place
     path = path or Path(f"{source.partition('?')[0].removeprefix('file:')}.backup-{stamp}")
     path.touch(mode=0o600, exist_ok=False)
     is_uri = source.startswith("file:")

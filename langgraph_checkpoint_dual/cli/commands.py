@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,8 +12,9 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from langgraph_checkpoint_dual.cli.outcomes import Code, told
-from langgraph_checkpoint_dual.cli.places import masked, opened, secrets_of
+from langgraph_checkpoint_dual.cli.places import opened
 from langgraph_checkpoint_dual.errors import ConfigError
+from langgraph_checkpoint_dual.opening import masked, secrets_of
 from langgraph_checkpoint_dual.saver import Saver
 
 Database = Annotated[
@@ -72,9 +74,18 @@ def confirm(question: str, *, yes: bool) -> None:
         return
     if not typer.get_text_stream("stdin").isatty():
         raise ConfigError(f"{question} There is no terminal to ask; say --yes if you mean it")
-    if not typer.confirm(question, err=True):
+    if not _says_yes(question):
         typer.secho("nothing was changed", err=True)
         raise typer.Exit(Code.NO)
+
+
+def _says_yes(question: str) -> bool:
+    """The answer of whoever sits at the terminal; none is a no."""
+    while True:
+        typer.echo(f"{question} [y/N]: ", nl=False, err=True)
+        answer = sys.stdin.readline().strip().lower()
+        if answer in ("", "n", "no", "y", "yes"):
+            return answer.startswith("y")
 
 
 _SHARED: dict[str, tuple[Any, Any]] = {
@@ -111,7 +122,7 @@ def command(
             inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
             for key, (kind, default) in shared.items()
         ]
-        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        vars(run)["__signature__"] = inspect.Signature(parameters)
         run.__annotations__ = {one.name: one.annotation for one in parameters}
         run.__doc__ = function.__doc__
         app.command(name, rich_help_panel=panel)(run)

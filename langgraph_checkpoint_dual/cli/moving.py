@@ -13,13 +13,14 @@ from langgraph_checkpoint_dual.cli.commands import Desk, Yes, command, confirm
 from langgraph_checkpoint_dual.cli.looking import Namespace
 from langgraph_checkpoint_dual.cli.outcomes import Code, NotFound
 from langgraph_checkpoint_dual.cli.output import bytes_of, cell, count, counting, say, say_json
-from langgraph_checkpoint_dual.cli.places import is_postgres, masked, opened
+from langgraph_checkpoint_dual.cli.places import opened
 from langgraph_checkpoint_dual.core.inspection.describing import MessageReader
 from langgraph_checkpoint_dual.errors import ConfigError
 from langgraph_checkpoint_dual.migrate import MoveError
 from langgraph_checkpoint_dual.migrate import Progress as MoveProgress
 from langgraph_checkpoint_dual.migrate import Report as MoveReport
 from langgraph_checkpoint_dual.migrate import migrate as moved
+from langgraph_checkpoint_dual.opening import is_postgres, masked
 from langgraph_checkpoint_dual.transcripts import transcript
 from langgraph_checkpoint_dual.transfer import Progress, Report, TransferError
 from langgraph_checkpoint_dual.transfer import transfer as transferred

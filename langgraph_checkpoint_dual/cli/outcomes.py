@@ -9,6 +9,7 @@ from enum import IntEnum
 
 import typer
 
+from langgraph_checkpoint_dual.cli.interrupts import EXIT_CODE, SAID, gently
 from langgraph_checkpoint_dual.errors import CheckpointerError, ConfigError, ThreadNotFoundError
 
 
@@ -24,7 +25,7 @@ class Code(IntEnum):
     """There is no such database, thread or checkpoint."""
     FAILED = 4
     """The database cannot be used, or what was asked for failed."""
-    INTERRUPTED = 130
+    INTERRUPTED = EXIT_CODE
 
 
 class NotFound(CheckpointerError):
@@ -48,12 +49,13 @@ def told(mask: Callable[[str], str]) -> Iterator[None]:
         mask: takes a text and returns it without secrets.
     """
     try:
-        yield
+        with gently():
+            yield
     except (CheckpointerError, sqlite3.Error, OSError, ValueError) as exc:
         _tell(mask(_text(exc)))
         raise typer.Exit(code_of(exc)) from None
     except KeyboardInterrupt:
-        _tell("interrupted")
+        typer.secho(SAID, err=True, fg=typer.colors.RED)
         raise typer.Exit(Code.INTERRUPTED) from None
     except Exception as exc:
         if not type(exc).__module__.startswith("psycopg"):

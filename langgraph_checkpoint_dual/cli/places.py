@@ -1,4 +1,4 @@
-"""Where the database is: URLs, how they are opened, and how they are shown without their password."""
+"""Opening the database of a command: to look at it, to change it, or to make it."""
 
 from __future__ import annotations
 
@@ -8,48 +8,19 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import unquote
 
 from langgraph_checkpoint_dual.carrying import Carrier
 from langgraph_checkpoint_dual.cli.outcomes import NotFound
+from langgraph_checkpoint_dual.core.conversations.searching import kept_index
 from langgraph_checkpoint_dual.core.official.adopting import is_there
 from langgraph_checkpoint_dual.core.tx import finish
 from langgraph_checkpoint_dual.errors import ConfigError, SchemaError
-from langgraph_checkpoint_dual.opening import target
+from langgraph_checkpoint_dual.opening import is_postgres, masked, secrets_of, target
 from langgraph_checkpoint_dual.saver import Saver
 
-_COVERED = "***"
 _NO_PATH, _URL = re.compile(r"(?!file:)\w{2,}:/"), re.compile(r"\w[\w+.-]*://")
 _PATIENCE = 10
 """How many seconds to wait for a server that does not answer."""
-# The password of a URL, and the values of options that hold one: in a URL's query or in libpq's own notation.
-_IN_URL = re.compile(r"(?<=://)(?P<user>[^/@\s]*?):(?P<secret>[^\s]*)@(?=[^@\s]*(?:$|\s|[\"']))")
-_MISTYPED = re.compile(r":/{0,3}[^:/@\s]*:(?P<secret>.+)@")
-_IN_OPTION = re.compile(r"\b(?P<name>password|sslpassword|passwd)\s*=\s*(?P<secret>'(?:\\.|[^'])*'|[^\s&'\"]+)", re.I)
-
-
-def masked(text: str, *secrets: str) -> str:
-    """Text without the passwords in URLs and connection strings, and without these secrets."""
-    for secret in sorted(filter(None, secrets), key=len, reverse=True):
-        text = text.replace(secret, _COVERED)
-    text = _IN_URL.sub(lambda match: f"{match['user']}:{_COVERED}@", text)
-    return _IN_OPTION.sub(lambda match: f"{match['name']}={_COVERED}", text)
-
-
-def secrets_of(url: str) -> tuple[str, ...]:
-    """The passwords in a URL or connection string, as they are written and as they are meant; mistyped ones too."""
-    found = [match["secret"] for pattern in (_IN_URL, _IN_OPTION, _MISTYPED) for match in pattern.finditer(url)]
-    return tuple(one for secret in found for one in (secret, unquote(secret), secret.strip("'")) if len(one) > 1)
-
-
-def is_postgres(url: str) -> bool:
-    """Whether this is a URL or a connection string of Postgres."""
-    return target(url).kind == "postgres"
-
-
-def path_of(url: str) -> str:
-    """The path of a SQLite database."""
-    return target(url).place
 
 
 @contextmanager
@@ -72,7 +43,7 @@ def opened(
             it, but our tables stay out of it: they are made in memory, or on Postgres as temporary ones.
         ours: whether our tables must be there already.
         serde: the serializer of the saver; unless given, one that carries along what it does not know.
-        search: the channel that is searched.
+        search: the channel that is searched. Unless given, an index that is there is kept.
 
     Raises:
         NotFound: if there are no checkpoints of either kind, and nothing may be made.
@@ -89,6 +60,8 @@ def opened(
     with connect(place, create=create) as saver:
         missing = None if create else _missing(saver)
         if missing is None:
+            if not search:
+                saver._index = finish(kept_index(saver._blocking))
             yield saver
             return
     if ours:

@@ -29,7 +29,7 @@ from langgraph_checkpoint_dual.core.rows import SearchRow
 from langgraph_checkpoint_dual.core.store import Store, unless_lost
 from langgraph_checkpoint_dual.core.text import escape, unescape
 from langgraph_checkpoint_dual.core.times import moment
-from langgraph_checkpoint_dual.core.tx import Database, Row, Tx
+from langgraph_checkpoint_dual.core.tx import Database, Reads, Row, Tx
 from langgraph_checkpoint_dual.errors import ConfigError
 
 _CANDIDATES = 64
@@ -154,6 +154,18 @@ def check_open(serde: SerializerProtocol) -> None:
             f"search=True would store in the clear the words of messages that {type(serde).__name__} may hide; "
             "open the saver without it, or with a serializer that does not encrypt"
         )
+
+
+async def kept_index(db: Reads) -> Index | None:
+    """The index that a database has, for whoever changes it and must keep it; `None` if it has none."""
+
+    async def look(tx: Tx) -> Index | None:
+        if not await tx.fetch("has_search"):
+            return None
+        rows = await tx.fetch("searched_channel")
+        return Index(unescape(rows[0][0]) if rows else "messages")
+
+    return await db.read(look)
 
 
 def scope_of(index: Index, view: View) -> Scope:

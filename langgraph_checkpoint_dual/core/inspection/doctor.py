@@ -17,7 +17,10 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias
+
+from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from langgraph_checkpoint_dual.core import values
 from langgraph_checkpoint_dual.core.address import Address, thread_key
@@ -38,6 +41,7 @@ from langgraph_checkpoint_dual.core.inspection.surveying import (
     surveyed,
     used_ranges,
 )
+from langgraph_checkpoint_dual.core.inspection.wording import out_of_step
 from langgraph_checkpoint_dual.core.items import Range
 from langgraph_checkpoint_dual.core.metadata import from_json
 from langgraph_checkpoint_dual.core.official.tables import opened, own_writes
@@ -54,9 +58,12 @@ _DAY = 24 * 3600 * 10**6
 Kind: TypeAlias = Literal[
     "damaged database", "unreadable", "damaged checkpoint", "damaged item", "damaged write", "missing items",
     "broken delta history", "missing table", "missing index", "missing parent", "orphaned items", "orphaned writes",
-    "unlisted thread", "stale registry",
+    "unlisted thread", "stale registry", "stale search",
 ]  # fmt: skip
-HARMLESS = ("missing parent", "orphaned items", "orphaned writes", "unlisted thread", "stale registry", "missing index")
+HARMLESS = (
+    "missing parent", "orphaned items", "orphaned writes", "unlisted thread", "stale registry", "missing index",
+    "stale search",
+)  # fmt: skip
 """Findings that keep no checkpoint from being read."""
 
 
@@ -103,12 +110,14 @@ async def examine(
     db: Database,
     *,
     thread_id: str | None = None,
+    serde: SerializerProtocol | None = None,
     on_finding: Callable[[Finding], object] = lambda finding: None,
     on_progress: Progress = lambda done, total: None,
 ) -> Examination:
     """Look at everything, or at everything of one thread.
 
     Args:
+        serde: reads messages, to find those that are not indexed for search; unless given, the index is not looked at.
         on_finding: called with each finding as soon as it is sure.
         on_progress: called with the number of rows that were looked at, and of all.
     """
@@ -120,6 +129,8 @@ async def examine(
     await doctor.guarded("the parents", doctor.parents)
     await doctor.guarded("the pending writes", doctor.orphaned_writes)
     await doctor.guarded("the registry of threads", doctor.registry)
+    if thread_id is None and serde is not None:
+        await doctor.guarded("the index of messages", partial(doctor.search, serde))
     await doctor.guarded("the official tables", doctor.official)
     return doctor.found
 
@@ -246,6 +257,15 @@ class _Doctor:
             if updated_at < made - _DAY and made <= now():
                 text = "the registry takes the thread for older than its latest checkpoint"
                 self.report(_at(Address(thread_id), Finding("stale registry", text, repair="correct its time")))
+
+    async def search(self, serde: SerializerProtocol) -> None:
+        found = await out_of_step(self.db, serde)
+        if found is not None:
+            parts = [f"{found.missing} messages are not indexed, so they are not found"] if found.missing else []
+            parts += [f"{found.orphaned} messages are indexed that are gone"] if found.orphaned else []
+            rows = found.missing + found.orphaned
+            text = "; ".join(parts)
+            self.report(Finding("stale search", text, channel=found.channel, rows=rows, repair="complete the index"))
 
     # --- The official tables ---
 

@@ -7,10 +7,13 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
 from langgraph_checkpoint_dual.core.address import thread_key
+from langgraph_checkpoint_dual.core.conversations.indexing import Index
+from langgraph_checkpoint_dual.core.conversations.searching import rebuild_search
 from langgraph_checkpoint_dual.core.inspection.doctor import Finding
 from langgraph_checkpoint_dual.core.inspection.surveying import intersection, page, rows_of_items, survey_in
 from langgraph_checkpoint_dual.core.migrations import Migration
 from langgraph_checkpoint_dual.core.registry import thread_row
+from langgraph_checkpoint_dual.core.store import Store
 from langgraph_checkpoint_dual.core.text import escape
 from langgraph_checkpoint_dual.core.times import micros_of_id, now
 from langgraph_checkpoint_dual.core.tx import Database, Row, Tx
@@ -24,13 +27,18 @@ _WRITE = ("thread_id", "checkpoint_ns", "checkpoint_id", "task_id", "idx", "task
 
 
 async def repair(
-    db: Database, findings: Iterable[Finding], migrations: Sequence[Migration], save: Saved = lambda *rows: None
+    db: Database,
+    findings: Iterable[Finding],
+    migrations: Sequence[Migration],
+    save: Saved = lambda *rows: None,
+    store: Store | None = None,
 ) -> list[Finding]:
     """Repair what can be repaired of these findings; those that were.
 
     Args:
         migrations: those of the database, which know how its indexes are made.
         save: called with rows before they are removed; they are removed only after it returned.
+        store: reads the messages that are to be indexed; without it the index is left.
     """
     done: list[Finding] = []
     for finding in findings:
@@ -42,6 +50,10 @@ async def repair(
             await _remove_writes(db, finding, save)
         elif finding.kind == "missing index":
             await _make_index(db, finding.channel or "", migrations)
+        elif finding.kind == "stale search":
+            if store is None:
+                continue
+            await _index(db, store, finding.channel or "")
         else:
             await _register(db, thread_key(finding.thread_id))
         done.append(finding)
@@ -98,6 +110,11 @@ async def _make_index(db: Database, index: str, migrations: Sequence[Migration])
             await tx.execute(f"ddl {statement}")
 
     await db.change(make)
+
+
+async def _index(db: Database, store: Store, channel: str) -> None:
+    await db.change(lambda tx: tx.execute("remove_orphaned_words"))
+    await rebuild_search(store, db, Index(channel))
 
 
 async def _register(db: Database, thread_id: str) -> None:
