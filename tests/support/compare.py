@@ -17,12 +17,12 @@ def fingerprint(value: Any) -> Any:
         return ("float", repr(value))  # tells -0.0 from 0.0 and finds NaN equal to itself
     if isinstance(value, _SCALARS):
         return (type(value).__qualname__, value)
+    if isinstance(value, (list, tuple)):
+        return (type(value).__qualname__, [fingerprint(item) for item in value])
     if isinstance(value, BaseModel):
         return (type(value).__qualname__, fingerprint(value.__dict__), sorted(value.model_fields_set))
     if isinstance(value, Mapping):
         return (type(value).__qualname__, [(fingerprint(k), fingerprint(v)) for k, v in value.items()])
-    if isinstance(value, (list, tuple)):
-        return (type(value).__qualname__, [fingerprint(item) for item in value])
     if isinstance(value, (set, frozenset)):
         return (type(value).__qualname__, sorted((fingerprint(item) for item in value), key=repr))
     if hasattr(value, "__dict__"):

@@ -6,7 +6,7 @@ nobody can ask any more. `processes.py` is the other side.
 
 A program gets a process, a `__main__` and an interpreter's shutdown of its own, and loads the package anew; only what
 others publish is there already, loaded with warnings as errors. As in any fork, `sys.flags` and the seed of hashes
-are the parent's.
+are the parent's. Needs Linux.
 """
 
 import builtins
@@ -122,4 +122,5 @@ def main() -> None:
     exec(code, __main__.__dict__)
 
 
-main()
+if __name__ == "__main__":
+    main()
