@@ -119,6 +119,19 @@ def test_queries(query: str, terms: list[Term]) -> None:
     assert terms_of(query) == terms
 
 
+def test_of_a_query_the_first_words_count(both: list[Any]) -> None:
+    numbers = [f"w{number}" for number in range(50_000)]
+    for query in (*(between.join(numbers) for between in (" ", " -", "* ", ".")), f'"{" ".join(numbers)}"'):
+        assert sum(len(term.words) for term in terms_of(query)) == 100
+        for saver in both:
+            assert saver.search(query).hits == []
+    text = " ".join(numbers[:100])
+    for saver in both:
+        saver.messages("long").append(text)
+        assert [hit.thread_id for hit in saver.search(f"{text} and more").hits] == ["long"]
+        saver.threads.delete("long")
+
+
 def test_snippets_show_where_the_words_are() -> None:
     text = " ".join(f"w{n}" for n in range(100)) + "\n\n the needle is\there " + " ".join(f"v{n}" for n in range(100))
     found = snippet(text, terms_of("needle here"), ("[", "]"))

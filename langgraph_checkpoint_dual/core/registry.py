@@ -97,7 +97,7 @@ async def threads_list(
     Raises:
         ConfigError: if the limit, the order or the cursor cannot be used.
     """
-    if order not in _TIMES:
+    if not isinstance(order, str) or order not in _TIMES:
         raise ConfigError(f"order must be 'updated' or 'created', not {order!r}")
     if not isinstance(limit, int) or isinstance(limit, bool) or not 0 <= limit <= _MAX_LIMIT:
         raise ConfigError(f"limit must be an int from 0 to {_MAX_LIMIT}, not {limit!r}")
@@ -133,7 +133,7 @@ def conditions(
     if user_id is not None:
         found["user_id"] = {"user_id": user_key(user_id)}
     if status is not None:
-        if status not in _CHANNELS:
+        if not isinstance(status, str) or status not in _CHANNELS:
             raise ConfigError(f"status must be one of {', '.join(_CHANNELS)}, not {status!r}")
         found["is_idle" if status == "idle" else "status"] = {} if status == "idle" else {"status": _CHANNELS[status]}
     if updated_after is not None:

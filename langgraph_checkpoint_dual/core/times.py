@@ -23,11 +23,14 @@ def micros(at: datetime) -> int:
     """A time that a user gave; without a time zone it is taken as local, as `datetime` does.
 
     Raises:
-        ConfigError: if it is no `datetime`.
+        ConfigError: if it is no `datetime`, or one that has no place in the local time zone.
     """
     if not isinstance(at, datetime):
         raise ConfigError(f"a time must be a datetime, not {at!r}")
-    return (at.astimezone(timezone.utc) - _EPOCH) // timedelta(microseconds=1)
+    try:
+        return ((at if at.tzinfo else at.astimezone()) - _EPOCH) // timedelta(microseconds=1)
+    except (ValueError, OverflowError, OSError) as exc:
+        raise ConfigError(f"{at!r} cannot be used as a time: {exc}; give it a time zone") from exc
 
 
 def micros_of(ts: Any) -> int:
