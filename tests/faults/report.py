@@ -1,6 +1,7 @@
 """Regenerates `docs/reliability.md`: runs the probes on our savers and on the official ones, and writes what came out.
 
-Usage: `python -m tests.faults.report [FACTOR]`; the factor multiplies the rounds.
+Usage: `python -m tests.faults.report [FACTOR [FAULT]]`; the factor multiplies the rounds. With a fault, or a part of
+the name of one, only its rows are run, and shown.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,21 @@ from tests.faults.cancelling import CancelAt
 from tests.faults.common import Report
 from tests.faults.crash import check, crash_rounds
 from tests.faults.history import astep, made, values, writes
-from tests.faults.postgres_servers import Cluster, Proxy, pgbouncer, terminate
+from tests.faults.postgres_probes import (
+    as_clerk,
+    going_on,
+    terminated_during,
+    with_cluster,
+    with_exhausted_pool,
+    with_failover,
+    with_full_disk,
+    with_idle_timeout,
+    with_pooler,
+    with_proxy,
+    with_restarts,
+)
+from tests.faults.postgres_servers import Cluster, terminate
+from tests.faults.probe_worker import BAD_IDS, GADGETS, WORKER
 from tests.faults.soak import Arena, soak
 from tests.support import postgres, tables
 from tests.support.checkpoints import config, metadata
@@ -41,8 +56,8 @@ HEAD = """# Reliability
 What faults do, measured. Each is really caused, in real processes and databases; nothing is simulated. This page is
 written by `python -m tests.faults.report`, and holds only what ran; `tests/faults` has these and more as tests.
 
-- *lost*: writes that were acknowledged and are not there afterwards; for bit flips, damage that was returned as data.
-- *torn*: what is there only in part.
+- *lost*: writes that were acknowledged and are not there afterwards, or what below is said to count as lost.
+- *torn*: what is there only in part, or what below is said to count as torn.
 - *goes on*: whether the next operation works, with the same saver or in the next process, without any help.
 
 | fault | class | saver | rounds | writes acknowledged | lost | torn | goes on |
@@ -53,18 +68,51 @@ How each is caused:
 
 - **process killed**: a process that writes in four threads or tasks gets SIGKILL at a random moment; the next reads.
 - **cancelled put_writes**: ten writes are cancelled at each point in turn where the coroutine suspends, early and late.
+- **cancelled at random**: of six steps at once some are cancelled at some turn of the event loop.
 - **Ctrl-C**: a signal handler raises in the main thread at a random moment, while four other threads write.
 - **backends terminated**: `pg_terminate_backend` for all connections between two steps of one saver, as opened by
   `from_conn_string`, which for the official ones is a single connection.
+- **backend terminated in a step**: the same while a lock of somebody else holds the step up.
+- **idle sessions dropped**: `idle_session_timeout` of the server; the next step comes when no session is left.
+- **server restarted**: `pg_ctl restart -m fast` between two steps.
 - **server killed**: SIGKILL for the postmaster and all its children between two steps, then it is started again.
+- **failover**: the primary is killed and its streaming standby promoted; the connection string names both.
 - **server silent**: a proxy before the server forwards nothing more on the connections that there are, without closing
   them. Ours with `response_timeout=1`; whoever has not gone on after 20 s a round counts as stuck.
-- **transaction pooler**: PgBouncer with `pool_mode = transaction` and one connection to the server; another client
+- **pool exhausted**: all connections of a pool are in use for longer than it waits; the step must fail in time, and the
+  next one work.
+- **transaction pooler**, **statement pooler**: PgBouncer in this mode with one connection to the server; another client
   steps between any two steps.
-- **disk full**: `max_page_count` is set to just above the size of the database, on a connection of the caller's, until
+- **disk full**: a file system of 48 MB, on which are the SQLite file or the tablespace of the Postgres database, is
+  filled until a write is refused; then there is space again.
+- **page limit**: `max_page_count` is set to just above the size of the database, on a connection of the caller's, until
   a write is refused; then there is space again.
 - **bit flipped**: one random bit of one stored binary value is inverted, and all checkpoints are read; *lost* counts
   the rounds in which a reader was given other data than was stored, without an error.
+- **forged write**: a pending write names `os.system`, `eval` and the like, and is read; *lost* counts what was run or
+  imported.
+- **bad thread_id**: `None`, an empty one, a dict, ...; *lost* counts those that were taken.
+- **four race**: four put onto the same checkpoint at once, ours with `fence=True`; *lost* counts the branches beside
+  the first, which nobody sees who reads the latest.
+- **put after delete**: a run goes on after its thread was deleted; *torn* counts the threads that are back.
+- **set up at once**: four processes call `setup()` on an empty database at the same moment.
+- **role without CREATE**: a role that may only read and write the tables calls `setup()` and goes on.
+- **fork**: two children and their parent use the saver at the same time.
+- **second event loop**: the saver is used on a loop in another thread while it is used on its own.
+- **closed in use**: it is closed while four threads or tasks write. All must end with an error, and so must what comes
+  after; *lost* counts also what was taken after the end.
+- **never closed**: a process ends without closing what it opened; it must not hang, and print no traceback.
+
+What is not covered:
+
+- A row that is moved to another thread, whole, under a free key. `copy_thread` copies rows as they are, so that the
+  checksums know the place of a row within its thread, but not the thread.
+- Whoever can write to the database can make a right checksum: CRC-32 is against accidents. Forged rows run nothing, but
+  say what they like.
+- Times, user and title of a thread in the registry, which have no checksum; metadata is told if it is no JSON any more.
+  The registry tells nothing of what checkpoints contain, and the doctor compares the two.
+- The JSON that filters search, where exact metadata stands beside it: a filter may miss what is damaged there.
+- Read errors of the disk itself are SQLite's and Postgres' to notice; what they report is raised as it is.
 """
 
 SOAK = """## All at once
@@ -74,6 +122,7 @@ fault every few seconds. After each, every process had to make progress again; a
 compared with what is there. `SOAK_SECONDS=600 make soak` does it for ten minutes.
 """
 PATIENCE = 20.0
+_UNCOUNTED = ("bit flipped",)
 
 
 @contextmanager
@@ -193,51 +242,6 @@ def interrupted(kind: Kind, database: str, package: str, batches: int) -> Report
     return report
 
 
-def going_on(
-    kind: Kind, database: str, package: str, rounds: int, cause: Callable[[], object], through: str | None = None
-) -> Report:
-    """Cause a fault before each next step of one saver, which ought to go on; then look at what is there."""
-    report, acknowledged = Report(), list[tuple[str, int, str]]()
-    options: dict[str, Any] = {"response_timeout": 1.0} if package == OURS else {}
-
-    async def run() -> None:
-        async with opened(kind.load(package), through or database, **options) as saver:
-            subject = faced(saver, kind.face)
-            for number in range(rounds + 1):
-                if number:
-                    await asyncio.to_thread(cause)
-                    report.rounds += 1
-                try:
-                    stored = await asyncio.wait_for(astep(subject, f"thread-{number}", 3, None), PATIENCE)
-                except Exception:
-                    report.stuck += 1
-                else:
-                    acknowledged.append((f"thread-{number}", 3, stored["configurable"]["checkpoint_id"]))
-
-    def run_to_the_end() -> None:
-        with suppress(Exception):  # some cannot even be closed afterwards
-            asyncio.run(run())
-
-    thread = threading.Thread(target=run_to_the_end, daemon=True)
-    thread.start()
-    thread.join(PATIENCE * (rounds + 1))
-    report.stuck += thread.is_alive()
-    report.acknowledged = len(acknowledged)
-    asyncio.run(check(kind, database, list(acknowledged), report, package))
-    return report
-
-
-def one_step(kind: Kind, database: str, package: str) -> None:
-    """What another process does."""
-
-    async def run() -> None:
-        async with opened(kind.load(package), database) as saver:
-            await astep(faced(saver, kind.face), "beside", 3, None)
-
-    with suppress(Exception):
-        asyncio.run(run())
-
-
 async def filled(kind: Kind, database: str, package: str, rounds: int) -> Report:
     """Let the disk be full until a write is refused, then free it; on a connection of the caller's."""
     report, acknowledged = Report(), list[tuple[str, int, str]]()
@@ -279,7 +283,7 @@ async def filled(kind: Kind, database: str, package: str, rounds: int) -> Report
 
 def line(fault: str, kind: Kind, package: str, report: Report) -> str:
     saver = "ours" if package == OURS else "official"
-    acknowledged = "" if fault.startswith("bit") else f"{report.acknowledged:,}"
+    acknowledged = "" if fault in _UNCOUNTED else f"{report.acknowledged:,}"
     lost, torn = (f"**{count}**" if count else "0" for count in (report.lost, report.torn))
     goes_on = "yes" if not report.stuck else f"**no** ({report.stuck} rounds)"
     shown = f"`{kind.class_name}`"
@@ -289,55 +293,73 @@ def line(fault: str, kind: Kind, package: str, report: Report) -> str:
 class Page:
     """The lines of the table, as they come."""
 
-    def __init__(self, server: postgres.Server) -> None:
+    def __init__(self, server: postgres.Server, only: str) -> None:
         self.lines: list[str] = []
-        self._server = server
+        self._server, self._only = server, only
 
     def row(self, fault: str, kinds: Sequence[Kind], probe: Callable[[Kind, str, str], Report]) -> None:
         """Probe ours and the official saver of each kind, on a database of its own."""
-        for kind in kinds:
+        for kind in kinds if self._only in fault else ():
             for package in (OURS, OFFICIAL):
                 with databases(kind, self._server) as database:
                     self.lines.append(line(fault, kind, package, probe(kind, database, package)))
                 sys.stderr.write(self.lines[-1] + "\n")
 
 
-def with_proxy(kind: Kind, database: str, package: str, rounds: int) -> Report:
-    with Proxy(database) as proxy:
-        return going_on(kind, database, package, rounds, proxy.silence, proxy.uri)
+def probed(probe: str, kind: Kind, database: str, package: str, rounds: int) -> Report:
+    """Run a probe in a process of its own; a round in which that dies or hangs is stuck."""
+    report = Report()
+    command = [*WORKER, probe, package, kind.name, database, str(rounds)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as worker:
+        timer = threading.Timer(2 * PATIENCE * rounds, worker.kill)
+        timer.start()
+        assert worker.stdout is not None
+        for text in worker.stdout:
+            report.add(Report(**json.loads(text)))
+        worker.wait()
+        timer.cancel()
+    if worker.returncode:
+        report.add(Report(rounds=1, stuck=1))
+    return report
 
 
-def with_pooler(kind: Kind, database: str, package: str, rounds: int) -> Report:
-    with pgbouncer(database, "transaction") as pooled:
-        return going_on(kind, database, package, rounds, lambda: one_step(kind, pooled, package), pooled)
-
-
-def with_cluster(kind: Kind, package: str, rounds: int) -> Report:
-    with Cluster.new() as cluster:
-
-        def crash() -> None:
-            cluster.kill()
-            cluster.start()
-
-        return going_on(kind, cluster.uri, package, rounds, crash)
-
-
-def main(factor: float = 1.0) -> None:
+def main(factor: float = 1.0, only: str = "") -> None:
     def times(rounds: int) -> int:
         return max(1, round(rounds * factor))
 
-    sqlite, on_postgres, on_loops = KINDS[:2], KINDS[2:], KINDS[1::2]
+    sqlite, on_postgres, on_loops, blocking = KINDS[:2], KINDS[2:], KINDS[1::2], KINDS[::2]
     with postgres.server() as server:
-        page = Page(server)
+        page = Page(server, only)
         page.row("process killed", KINDS, lambda *at: asyncio.run(crash_rounds(at[0], at[1], times(4), at[2])))
         page.row("cancelled put_writes", on_loops, lambda *at: asyncio.run(cancelled(*at)))
-        page.row("Ctrl-C", KINDS[::2], lambda *at: interrupted(*at, times(6)))
+        page.row("cancelled at random", on_loops, lambda *at: probed("cancelled_at_random", *at, times(20)))
+        page.row("Ctrl-C", blocking, lambda *at: interrupted(*at, times(6)))
         page.row("backends terminated", on_postgres, lambda *at: going_on(*at, times(10), lambda: terminate(at[1])))
+        page.row("backend terminated in a step", on_postgres, lambda *at: terminated_during(*at, times(3)))
+        page.row("idle sessions dropped", on_postgres, lambda *at: with_idle_timeout(*at, times(3)))
+        page.row("server restarted", on_postgres, lambda *at: with_restarts(at[0], at[2], times(2)))
         page.row("server killed", on_postgres, lambda *at: with_cluster(at[0], at[2], times(2)))
+        page.row("failover", on_postgres, lambda *at: with_failover(at[0], at[2]))
         page.row("server silent", on_postgres, lambda *at: with_proxy(*at, times(2)))
-        page.row("transaction pooler", on_postgres, lambda *at: with_pooler(*at, times(5)))
-        page.row("disk full", sqlite, lambda *at: asyncio.run(filled(*at, times(10))))
+        page.row("pool exhausted", on_postgres, lambda *at: with_exhausted_pool(*at, times(3)))
+        page.row("transaction pooler", on_postgres, lambda *at: with_pooler(*at, times(5), "transaction"))
+        page.row("statement pooler", on_postgres, lambda *at: with_pooler(*at, times(5), "statement"))
+        with Cluster.new() as cluster:
+            page.row("disk full", KINDS, lambda *at: with_full_disk(at[0], at[2], times(2), cluster))
+        page.row("page limit", sqlite, lambda *at: asyncio.run(filled(*at, times(10))))
         page.row("bit flipped", KINDS, lambda *at: asyncio.run(flipped(*at, times(60))))
+        page.row("forged write", KINDS, lambda *at: probed("forged", *at, len(GADGETS)))
+        page.row("bad thread_id", KINDS, lambda *at: probed("misused", *at, len(BAD_IDS)))
+        page.row("four race", KINDS, lambda *at: probed("raced", *at, times(5)))
+        page.row("put after delete", KINDS, lambda *at: probed("deleted", *at, times(3)))
+        page.row("set up at once", KINDS, lambda *at: probed("set_up_at_once", *at, 1))
+        page.row("role without CREATE", on_postgres, lambda *at: as_clerk(*at))
+        page.row("fork", blocking, lambda *at: probed("forked", *at, times(3)))
+        page.row("second event loop", on_loops, lambda *at: probed("on_a_second_loop", *at, times(3)))
+        page.row("closed in use", KINDS, lambda *at: probed("closed_in_flight", *at, times(3)))
+        page.row("never closed", KINDS, lambda *at: probed("left_open", *at, 1))
+    if only:
+        os._exit(0)
     arenas = soak(60 * factor, "1", lambda text: sys.stderr.write(f"{text}\n"))
     names = ("langgraph-checkpoint-sqlite", "langgraph-checkpoint-postgres", "langgraph")
     beside = ", ".join(f"{name} {version(name)}" for name in names)
@@ -363,4 +385,4 @@ def soaked(arenas: Sequence[Arena]) -> str:
 
 
 if __name__ == "__main__":
-    main(*map(float, sys.argv[1:]))
+    main(float(sys.argv[1]) if len(sys.argv) > 1 else 1.0, *sys.argv[2:])
