@@ -6,6 +6,7 @@ whether the schema is ready) sits in objects that clones share: `with_allowlist`
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
@@ -482,13 +483,13 @@ class Saver(BaseCheckpointSaver[str]):
         """The version after `current`, in the format of the official SQL savers."""
         return next_version(current)
 
+    @abstractmethod
     def close(self) -> None:
         """Finish what is under way and close what the saver opened; what it was given stays open."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def aclose(self) -> None:
         """As `close`."""
-        raise NotImplementedError
 
     def __enter__(self) -> Self:
         return self

@@ -301,6 +301,8 @@ async def test_pages_of_hits(saver: Any, find: Any) -> None:
         ("fox", {"cursor": cursor_of("search", -1)}),
         ("fox", {"cursor": cursor_of("updated", 0)}),
         ("fox", {"thread_id": ""}),
+        ("fox", {"marks": ("<b>",)}),
+        ("fox", {"marks": None}),
         ("fox", {"user_id": 1.5}),
     ],
 )

@@ -103,6 +103,8 @@ async def search_messages(
     if not isinstance(query, str):
         raise ConfigError(f"the query must be a str, not a {type(query).__name__}")
     check_number("limit", limit)
+    if not (isinstance(marks, (tuple, list)) and len(marks) == 2 and all(isinstance(one, str) for one in marks)):
+        raise ConfigError(f"marks must be two texts, for before and after a word, not {marks!r}")
     terms = terms_of(query)
     [offset] = [0] if cursor is None else place_of(cursor, "search", int)
     if not terms or not limit:
