@@ -503,6 +503,14 @@ class TestRetention:
         assert removed.checkpoints == 5
         assert all(len(ids) == 1 for ids in stored(database).values())
 
+    async def test_two_at_once_do_no_harm(self, kind: Kind, database: str) -> None:
+        async with opened(kind.ours, database) as saver, opened(kind.ours, database) as other:
+            await fill(saver, *(f"t{number}" for number in range(8)))
+            removed = await asyncio.gather(*(one.aretain(Retention(keep_last=2)) for one in (saver, other)))
+            assert sum(one.checkpoints for one in removed) == 8 * 3
+            assert {len(ids) for ids in stored(database).values()} == {2}
+            assert await ails(saver) == set()
+
     async def test_a_damaged_thread_stays_and_hinders_no_other(self, saver: Any, face: str, database: str) -> None:
         await fill(saver, "a", "b", "c")
         rows(database, "UPDATE dual_checkpoints SET slots = checkpoint WHERE thread_id = 'b'")
