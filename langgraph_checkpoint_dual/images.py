@@ -9,8 +9,9 @@ never that of a plain value, which is one; and of the images of a list, put one 
 ends. That is why `images` and `revive_all` may work on many at once, which takes a third of the time.
 
 With 0xC1 in front, which opens no msgpack value, the image of a message is also the form in which a plain message is
-stored. `load` reads that form back with the checks that a stored row needs; `revive` and `revive_all` are for images
-that this process has made, or has loaded.
+stored; with 0xFF after it, which is no class, the images of several are the form of a list of these. `load` and
+`load_list` read these forms with the checks that a stored row needs; `revive` and `revive_all` are for images that this
+process has made, or has loaded.
 """
 
 from __future__ import annotations
@@ -33,11 +34,14 @@ _STRICT = (
     | ormsgpack.OPT_PASSTHROUGH_ENUM
     | ormsgpack.OPT_PASSTHROUGH_UUID
 )
-_STORED = b"\xc1"
+_STORED, _LIST = b"\xc1", b"\xff"
 _NUMBERS = {cls: shape.index for cls, shape in BY_CLASS.items()}
 _PREFIXES = {cls: bytes((number,)) for cls, number in _NUMBERS.items()}
 _AT_ONCE = 64
 """How many elements go into one call: enough to hardly notice it, few enough to stay in the processor's cache."""
+
+_END = b"\xc4\x00"
+"""An empty byte string, which is in no image. What follows the last value of an array is not told by ormsgpack."""
 
 _pack = ormsgpack.packb
 _unpack = ormsgpack.unpackb
@@ -88,21 +92,32 @@ def images(values: Sequence[Any], expected: Sequence[object]) -> list[bytes | No
 def _are(values: Sequence[Any], expected: Sequence[Any]) -> bool:
     """Whether these are the images of the values, all of which are messages, or plain values."""
     try:
-        present: Any = values
-        if type(values[0]) in _NUMBERS:
-            if any(map(extra_of, values)) or any(map(private_of, values)):
-                return False
-            numbers = map(_NUMBERS.__getitem__, map(type, values))
-            present = list(chain.from_iterable(zip(numbers, map(fields_of, values), strict=True)))
-        data, together = _pack(present, None, _STRICT), b"".join(expected)
+        is_chat = type(values[0]) in _NUMBERS
+        data = _chat(values) if is_chat else _pack(values, None, _STRICT)
+        together = b"".join(expected)
     except (KeyError, TypeError, AttributeError):
         return False
-    return data.endswith(together) and len(data) - len(together) == len(_opening(len(present)))
+    opening = _opening(len(values) * (1 + is_chat))
+    return data.endswith(together) and len(data) == len(opening) + len(together)
+
+
+def _chat(messages: Sequence[Any]) -> bytes:
+    """The msgpack array of all messages' classes and fields.
+
+    Raises:
+        TypeError, KeyError, AttributeError: if one of them has no image.
+    """
+    if any(map(extra_of, messages)) or any(map(private_of, messages)):
+        raise TypeError("it holds more than its fields")
+    numbers = map(_NUMBERS.__getitem__, map(type, messages))
+    return _pack(list(chain.from_iterable(zip(numbers, map(fields_of, messages), strict=True))), None, _STRICT)
 
 
 def _opening(count: int) -> bytes:
     """What opens a msgpack array of that many values."""
-    return bytes((0x90 | count,)) if count < 16 else b"\xdc" + count.to_bytes(2, "big")
+    if count < 16:
+        return bytes((0x90 | count,))
+    return b"\xdc" + count.to_bytes(2, "big") if count < 65_536 else b"\xdd" + count.to_bytes(4, "big")
 
 
 def _may_hold_buffers(data: bytes) -> bool:
@@ -151,12 +166,36 @@ def faithful(value: Any) -> bool:
 
 def is_message(typed: bytes) -> bool:
     """Whether this is the stored form of a message's image."""
-    return typed[:1] == _STORED
+    return typed[:1] == _STORED and typed[1:2] != _LIST
+
+
+def is_list(typed: bytes) -> bool:
+    """Whether this is the stored form of a list of messages."""
+    return typed[:2] == _STORED + _LIST
 
 
 def stored_form(image: bytes) -> bytes | None:
     """The form in which a message with this image is stored; `None` for the image of anything else."""
     return _STORED + image if _is_of_message(image) else None
+
+
+def stored_list(values: Sequence[Any]) -> bytes | None:
+    """The form in which a list of plain messages that validation would not change is stored; `None` for any other."""
+    try:
+        data = _chat(values)
+        made = _unpack(data)
+    except (KeyError, TypeError, AttributeError, ValueError):
+        return None
+    fields = made[1::2]
+    if not _fit(made[::2], fields) or (_may_hold_buffers(data) and _holds_buffers(fields)):
+        return None
+    return _STORED + _LIST + data
+
+
+def stored_message(value: Any) -> bytes | None:
+    """The form in which a plain message that validation would not change is stored; `None` for anything else."""
+    alone = stored_list([value])
+    return alone and _STORED + alone[len(_STORED) + len(_LIST) + len(_opening(2)) :]
 
 
 def _is_of_message(image: bytes) -> bool:
@@ -177,17 +216,56 @@ def load(stored: bytes) -> tuple[Any, bytes | None]:
     try:
         if stored[:1] != _STORED:
             raise ValueError("not a message")
-        shape, fields = SHAPES[stored[1]], _unpack(memoryview(stored)[2:])
-        if type(fields) is not dict:
-            raise ValueError("its fields have no names")
-        if shape.fits(fields):
-            return shape.build(fields), _provable(stored[1:], fields)
-        try:
-            return shape.cls(**fields), None
-        except ValidationError:  # it was valid for the langchain-core that stored it
-            return shape.cls.model_construct(**fields), None
+        number, fields, end = _unpack(b"".join((_opening(3), stored[1:], _END)))
+        if number != stored[1] or end != b"":
+            raise ValueError("not a message")
+        message, fits = _opened(number, fields)
+        return message, _provable(stored[1:], fields) if fits else None
     except (ValueError, TypeError, IndexError) as exc:
         raise DecodeError(f"the stored message is damaged: {exc}") from exc
+
+
+def load_list(stored: bytes) -> list[Any]:
+    """The messages of a stored list, as `load` would make each of them.
+
+    Raises:
+        DecodeError: the bytes are not those of such a list, or a message is refused.
+    """
+    try:
+        if not is_list(stored):
+            raise ValueError("not a list of messages")
+        values = _unpack(memoryview(stored)[2:])
+        numbers, fields = values[::2], values[1::2]
+        if len(numbers) != len(fields) or not all(type(number) is int and number >= 0 for number in numbers):
+            raise ValueError("not a list of messages")
+        if _fit(numbers, fields):
+            return build_all(numbers, fields)
+        return [_opened(number, own)[0] for number, own in zip(numbers, fields, strict=True)]
+    except (ValueError, TypeError, IndexError) as exc:
+        raise DecodeError(f"the stored messages are damaged: {exc}") from exc
+
+
+def _fit(numbers: Sequence[int], fields: Sequence[Any]) -> bool:
+    """Whether all these fields are those of valid messages of the classes with these numbers."""
+    if not set(map(type, fields)) <= {dict}:
+        return False
+    for number, own in zip(numbers, fields, strict=True):  # noqa: SIM110  (a generator would cost more than the loop)
+        if not SHAPES[number].fits(own):
+            return False
+    return True
+
+
+def _opened(number: int, fields: Any) -> tuple[Any, bool]:
+    """A message of the class with this number, and whether it took the fields as they are."""
+    shape = SHAPES[number]
+    if type(fields) is not dict:
+        raise ValueError("its fields have no names")
+    if shape.fits(fields):
+        return shape.build(fields), True
+    try:
+        return shape.cls(**fields), False
+    except ValidationError:  # it was valid for the langchain-core that stored it
+        return shape.cls.model_construct(**fields), False
 
 
 def _provable(image: bytes, fields: dict[str, Any]) -> bytes | None:
@@ -211,14 +289,11 @@ def load_all(stored: Sequence[bytes]) -> list[tuple[Any, bytes | None]] | None:
 
 def _loaded(stored: Sequence[bytes]) -> Iterable[tuple[Any, bytes | None]] | None:
     images = [one[1:] for one in stored if one[0] == _STORED[0]]
-    values = _unpack(b"".join((_opening(2 * len(stored)), *images)))
+    *values, end = _unpack(b"".join((_opening(2 * len(stored) + 1), *images, _END)))
     numbers, fields = values[::2], values[1::2]
     # Each begins where it should: none of them goes on in the next one.
-    if numbers != [image[0] for image in images] or set(map(type, fields)) != {dict}:
+    if end != b"" or numbers != [image[0] for image in images] or not _fit(numbers, fields):
         return None
-    for number, own in zip(numbers, fields, strict=True):
-        if not SHAPES[number].fits(own):
-            return None
     return zip(build_all(numbers, fields), map(_provable, images, fields), strict=True)
 
 
@@ -241,10 +316,6 @@ def revive_all(images: Sequence[bytes]) -> list[Any]:
     for start in range(0, len(images), _AT_ONCE):
         found += _revived(images[start : start + _AT_ONCE])
     return found
-
-
-_END = b"\xc4\x00"
-"""An empty byte string, which is in no image. What follows the last value of an array is not told by ormsgpack."""
 
 
 def _revived(images: Sequence[bytes]) -> list[Any]:

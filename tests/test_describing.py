@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.checkpoint.serde.types import _DeltaSnapshot
 from langgraph.types import Interrupt, Send
 from pydantic import BaseModel, SecretStr
 
@@ -27,7 +28,6 @@ from langgraph_checkpoint_dual.core import values
 from langgraph_checkpoint_dual.core.inspection.comparing import compared
 from langgraph_checkpoint_dual.core.inspection.describing import Object, Opaque, describe, text, to_json
 from langgraph_checkpoint_dual.errors import DecodeError
-from langgraph_checkpoint_dual.images import image
 from langgraph_checkpoint_dual.serde import Serializer
 from tests.support.exact import exact
 from tests.support.records import Record
@@ -81,10 +81,13 @@ def test_values_are_described(value: Any, shown: str) -> None:
 
 def test_a_message_is_described_alike_in_each_form() -> None:
     message = AIMessage("hi", id="1", tool_calls=[{"name": "f", "args": {"a": 1}, "id": "c", "type": "tool_call"}])
-    picture = image(message)
-    assert picture is not None
-    regular = describe(values.encode(Serializer(), message))
-    assert describe(picture) == regular
+    serializer = Serializer()
+    regular = describe(values.typed(*serializer.dumps_typed(message)))
+    assert describe(values.encode(serializer, message)) == regular
+    assert describe(values.encode(serializer, [message] * 20)) == [regular] * 20
+    for snapshot in (_DeltaSnapshot([message]), _DeltaSnapshot([message, 1])):
+        expected = describe(values.typed(*serializer.dumps_typed(snapshot)))
+        assert describe(values.encode(serializer, snapshot)) == expected
     assert regular.is_message
     assert describe(values.encode(JsonPlusSerializer(), message)).fields["tool_calls"] == regular.fields["tool_calls"]
 

@@ -15,8 +15,11 @@ import pytest
 from hypothesis import event, given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+from langgraph.checkpoint.serde.types import _DeltaSnapshot
 
-from langgraph_checkpoint_dual.images import faithful, image, images, load, revive, revive_all, stored_form
+from langgraph_checkpoint_dual.core import values
+from langgraph_checkpoint_dual.errors import DecodeError
+from langgraph_checkpoint_dual.images import faithful, image, images, load, load_all, revive, revive_all, stored_form
 from langgraph_checkpoint_dual.messages import SHAPES
 from langgraph_checkpoint_dual.serde import Serializer
 from tests.support.exact import exact, messages, plain
@@ -129,8 +132,8 @@ def test_many_revivals_at_once_are_those_of_each(values: list[Any], times: int) 
 
 def test_messages_among_plain_values_are_revived_as_messages() -> None:
     said: list[Any] = [AIMessage("one"), HumanMessage("two")]
-    for values in ([None, *said], [*said, None], ["a", said[0], 1, said[1]], [1, 2, *said], [b"", *said]):
-        made = [one for one in map(image, values) if one is not None]
+    for some in ([None, *said], [*said, None], ["a", said[0], 1, said[1]], [1, 2, *said], [b"", *said]):
+        made = [one for one in map(image, some) if one is not None]
         assert exact(revive_all(made)) == exact(list(map(revive, made)))
 
 
@@ -304,3 +307,46 @@ def test_a_message_that_validation_would_change_is_not_faithful() -> None:
     message = HumanMessage("x")
     del message.__dict__["name"]
     assert not faithful(message)
+
+
+@given(st.lists(messages, max_size=4) | st.lists(messages | plain, max_size=4), times)
+def test_whatever_form_messages_are_stored_in_they_come_back_the_same(value: list[Any], times: int) -> None:
+    for one in (value * times, _DeltaSnapshot(value), *value):
+        typed = values.encode(serializer, one)
+        event(f"{type(one).__name__} as {'its own form' if typed[0] in (0xC1, 0xFE) else 'the serializer has it'}")
+        assert exact(values.decode(serializer, typed)) == exact(stored(one))
+
+
+def test_a_list_of_ordinary_messages_is_stored_as_their_images() -> None:
+    chat = [HumanMessage("a", id="1"), AIMessage("b", id="2")]
+    for value in (chat, chat * 40_000, _DeltaSnapshot(chat), chat[0]):
+        typed = values.encode(serializer, value)
+        assert typed[0] in (0xC1, 0xFE)
+        assert values.decode(serializer, typed) == value
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        b"\xc1", b"\xc1\xff", b"\xc1\xff\x91\x00", b"\xc1\xff\x92\x00\x90", b"\xc1\xff\x92\xff\x80",
+        b"\xc1\xff\x92\xc3\x80", b"\xc1\xff\x92\x7f\x80", b"\xc1\xff\x80", b"\xc1\xff\x92\x80\x80",
+        b"\xfe", b"\xfe\x00", b"\xfe\xfe\xc1\xff\x90",
+        b"\xc1\x00" + ormsgpack.packb(HumanMessage("").__dict__) + b"\xc0",
+        b"\xc1\x00\x90", b"\xc1\x00\x96" + b"".join(map(ormsgpack.packb, SHAPES[0].fields)), b"\xc1\x00\xc4\x01a",
+        b"\xc1\x7f\x80", b"\xc1\x00\x81\xa1a",
+    ],
+    ids=bytes.hex,
+)  # fmt: skip
+def test_a_form_that_is_none_is_refused(damaged: bytes) -> None:
+    with pytest.raises(DecodeError):
+        values.decode(serializer, damaged)
+
+
+def test_a_message_that_goes_on_in_the_next_one_is_refused() -> None:
+    whole = [stored_form(made) for made in map(image, [HumanMessage("a"), HumanMessage("b")]) if made is not None]
+    first, second = (one for one in whole if one is not None)
+    assert load_all([first, second]) is not None
+    assert load_all([first + second[1:3], b"\xc1" + second[3:]]) is None
+    assert load_all([first[:-1], second]) is None
+    assert load_all([first, b"\xc1\xff\x90"]) is None
+    assert load_all([first, second + b"\xc0"]) is None

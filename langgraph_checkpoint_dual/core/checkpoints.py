@@ -145,9 +145,15 @@ def _read(serde: SerializerProtocol, row: Row) -> tuple[dict[str, Any], dict[str
 def slots_of(checkpoint_id: str, sealed: bytes, among: Iterable[str] = ()) -> dict[str, Slot]:
     """The slots of a checkpoint's row, by channel; quickly none of them if it has none of the channels `among`."""
     packed = values.unseal(sealed, values.place("slots", checkpoint_id))
-    if among and not any(escape(channel).encode() in packed for channel in among):
+    if among and not any(map(packed.__contains__, _needles(tuple(among)))):
         return {}
     return {unescape(channel): slot for channel, slot in unpack_slots(packed).items()}
+
+
+@lru_cache(256)
+def _needles(channels: tuple[str, ...]) -> list[bytes]:
+    """What there is in packed slots if they may have one of these channels."""
+    return [escape(channel).encode() for channel in channels]
 
 
 def _under_stored_names(slots: dict[str, Slot]) -> dict[str, Slot]:

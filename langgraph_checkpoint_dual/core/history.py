@@ -26,7 +26,7 @@ from langgraph_checkpoint_dual.core.text import escape
 from langgraph_checkpoint_dual.core.tx import Database, Row, Tx
 from langgraph_checkpoint_dual.errors import DecodeError
 
-_PAGE = 512
+_FIRST_PAGE, _LARGEST_PAGE = 32, 512
 
 
 @dataclass
@@ -88,14 +88,14 @@ async def ascend(at: Address, tx: Tx, visit: Callable[[Address, bytes], bool], c
         channels: those whose slots `visit` looks at.
     """
     wanted = json.dumps([escape(one) for one in channels])
-    more = True
+    more, page = True, _FIRST_PAGE
     while more:
-        rows = await tx.fetch("ancestors", **at._asdict(), channels=wanted, limit=_PAGE)
+        rows = await tx.fetch("ancestors", **at._asdict(), channels=wanted, limit=page)
         for checkpoint_id, sealed in _nearest_first(rows):
             at = at._replace(checkpoint_id=checkpoint_id)
             if not visit(at, sealed):
                 return
-        more = len(rows) == _PAGE
+        more, page = len(rows) == page, min(4 * page, _LARGEST_PAGE)
 
 
 def _nearest_first(rows: list[Row]) -> list[Row]:

@@ -1,7 +1,8 @@
 """Values as bytes: what a serializer made, framed with its type, and sealed with a checksum when stored.
 
 - *typed* bytes are one byte for the serializer's type name (or 255 and the name itself) and the serializer's data;
-  or the image of a plain message, which begins with another byte.
+  or the image of a plain message, or of a list of them, which begins with another byte; or 254 and such a list, for a
+  delta channel's snapshot of it.
 - *sealed* bytes are a CRC-32 and the typed bytes. Items have their checksum in a column of its own: their bytes are
   kept as marks, and so need no copying. Checksums start from the row's place, so a row that was damaged, or moved to
   another place, is found out when it is read.
@@ -15,14 +16,18 @@ from typing import Any
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.checkpoint.serde.types import _DeltaSnapshot
 
 from langgraph_checkpoint_dual.errors import DecodeError, EncodeError
-from langgraph_checkpoint_dual.images import is_message, load
+from langgraph_checkpoint_dual.images import is_list, is_message, load, load_list, stored_list, stored_message
+from langgraph_checkpoint_dual.messages import BY_CLASS
 from langgraph_checkpoint_dual.serde import Serializer
 
 _TYPES = ("null", "bytes", "bytearray", "msgpack", "json", "pickle", "empty")
 _CODES = {name: bytes([code]) for code, name in enumerate(_TYPES)}
 _OTHER = 255
+_SNAPSHOT = b"\xfe"
+_SHORTER = frozenset((list, _DeltaSnapshot, *BY_CLASS))
 _HEADER = 4
 
 
@@ -32,6 +37,8 @@ def encode(serde: SerializerProtocol, value: Any) -> bytes:
     Raises:
         EncodeError: if the serializer cannot store it.
     """
+    if type(value) in _SHORTER and is_direct(serde) and (short := _shorter(value)) is not None:
+        return short
     try:
         name, data = serde.dumps_typed(value)
     except EncodeError:
@@ -39,6 +46,17 @@ def encode(serde: SerializerProtocol, value: Any) -> bytes:
     except Exception as exc:
         raise EncodeError(f"{type(serde).__name__} cannot store a {type(value).__name__}: {exc}") from exc
     return typed(name, data)
+
+
+def _shorter(value: Any) -> bytes | None:
+    """Messages as their images, past the serializer, if nothing else is in the value."""
+    if type(value) is _DeltaSnapshot:
+        held = value.value
+        inner = stored_list(held) if type(held) is list and held else None
+        return inner and _SNAPSHOT + inner
+    if type(value) is list:
+        return stored_list(value) if value else None
+    return stored_message(value)
 
 
 def typed(name: str, data: bytes) -> bytes:
@@ -61,6 +79,10 @@ def decode(serde: SerializerProtocol, typed: bytes) -> Any:
     """
     if is_message(typed):
         return load(typed)[0]
+    if is_list(typed):
+        return load_list(typed)
+    if is_snapshot(typed):
+        return _DeltaSnapshot(load_list(typed[1:]))
     name, data = split(typed)
     try:
         return serde.loads_typed((name, data))
@@ -68,6 +90,11 @@ def decode(serde: SerializerProtocol, typed: bytes) -> Any:
         raise
     except Exception as exc:
         raise DecodeError(f"{type(serde).__name__} cannot read the stored {name}: {exc or type(exc).__name__}") from exc
+
+
+def is_snapshot(typed: bytes) -> bool:
+    """Whether this is a delta channel's snapshot of a list of messages: 254, and that list."""
+    return typed[:1] == _SNAPSHOT
 
 
 def split(typed: bytes) -> tuple[str, bytes]:

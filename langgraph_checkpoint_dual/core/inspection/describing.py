@@ -23,7 +23,7 @@ from langgraph.checkpoint.serde.types import _DeltaSnapshot
 from langgraph_checkpoint_dual import wire
 from langgraph_checkpoint_dual.core import values
 from langgraph_checkpoint_dual.errors import DecodeError
-from langgraph_checkpoint_dual.images import is_message
+from langgraph_checkpoint_dual.images import is_list, is_message
 from langgraph_checkpoint_dual.messages import SHAPES
 
 _MAX_NESTING = 100
@@ -79,7 +79,11 @@ def describe(typed: bytes) -> Any:
     """
     try:
         if is_message(typed):
-            return _message(typed)
+            return _message(typed[1], ormsgpack.unpackb(typed[2:]))
+        if is_list(typed):
+            return _messages(typed)
+        if values.is_snapshot(typed):
+            return Object(_SNAPSHOT, (_messages(typed[1:]),))
         name, data = values.split(typed)
         return _named(name, data)
     except DecodeError:
@@ -136,9 +140,14 @@ def _with_messages(value: Any) -> Any:
     return value if shape is None else shape.cls.model_construct(**value.fields)
 
 
-def _message(image: bytes) -> Object:
-    shape = SHAPES[image[1]]
-    return Object(f"{shape.module}.{shape.name}", fields=_fields(ormsgpack.unpackb(image[2:]), 1))
+def _message(number: int, fields: Any) -> Object:
+    shape = SHAPES[number]
+    return Object(f"{shape.module}.{shape.name}", fields=_fields(fields, 1))
+
+
+def _messages(typed: bytes) -> list[Object]:
+    stored = ormsgpack.unpackb(typed[2:])
+    return [_message(number, fields) for number, fields in zip(stored[::2], stored[1::2], strict=True)]
 
 
 def _named(name: str, data: bytes) -> Any:
