@@ -209,6 +209,8 @@ def test_an_index_that_is_there_is_kept(chat: Any, database: str, run: Run, ask:
     ask("search", "--rebuild")
     run("copy", "thread", "copy")
     assert {hit["thread_id"] for hit in ask("search", "a1")["hits"]} == {"thread", "copy"}
+    assert ask("messages", "copy")["total"] == 3
+    run("export", str(tmp_path / "copy.md"), "copy")
     run("delete", "copy", "--yes")
     assert {hit["thread_id"] for hit in ask("search", "a1")["hits"]} == {"thread"}
     file = str(tmp_path / "thread.db")

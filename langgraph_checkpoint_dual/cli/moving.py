@@ -177,7 +177,8 @@ def _transfer(desk: Desk, source: str, target: str, options: dict[str, Any]) -> 
     with ExitStack() as stack, counting("transferring") as update:
 
         def progress(now: Progress) -> None:
-            update(now.threads, now.threads_total, f"{now.checkpoints:,} checkpoints, {bytes_of(now.bytes)}")
+            size = f", {bytes_of(now.bytes)}" if now.bytes else ""
+            update(now.threads, now.threads_total, f"{count(now.checkpoints, 'checkpoint')}{size}")
 
         one = stack.enter_context(opened(source, _schema(desk, source), desk.prefix))
         two = stack.enter_context(
@@ -202,9 +203,10 @@ def _show_report(desk: Desk, report: Report, target: str, *, dry_run: bool) -> N
         say_json(vars(report))
         return
     did = "would be stored" if dry_run else "stored"
+    size = f" ({bytes_of(report.bytes)})" if report.bytes else ""  # put one by one, they are not counted
     say(
         f"{report.changed:,} of {count(report.threads, 'thread')}, {count(report.checkpoints, 'checkpoint')}, "
-        f"{count(report.writes, 'pending write')} ({bytes_of(report.bytes)}) {did} in {masked(target)}"
+        f"{count(report.writes, 'pending write')}{size} {did} in {masked(target)}"
     )
     say(f"took {report.seconds:.1f} s")
     if report.verified:

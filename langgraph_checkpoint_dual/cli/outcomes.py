@@ -51,6 +51,8 @@ def told(mask: Callable[[str], str]) -> Iterator[None]:
     try:
         with gently():
             yield
+    except BrokenPipeError:  # nobody reads on: typer ends without a word
+        raise
     except (CheckpointerError, sqlite3.Error, OSError, ValueError) as exc:
         _tell(mask(_text(exc)))
         raise typer.Exit(code_of(exc)) from None

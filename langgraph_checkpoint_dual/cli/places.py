@@ -43,7 +43,8 @@ def opened(
             it, but our tables stay out of it: they are made in memory, or on Postgres as temporary ones.
         ours: whether our tables must be there already.
         serde: the serializer of the saver; unless given, one that carries along what it does not know.
-        search: the channel that is searched. Unless given, an index that is there is kept.
+        search: the channel that is searched. Unless given, an index that is there is kept by what changes messages,
+            which has no serializer of its own.
 
     Raises:
         NotFound: if there are no checkpoints of either kind, and nothing may be made.
@@ -60,7 +61,7 @@ def opened(
     with connect(place, create=create) as saver:
         missing = None if create else _missing(saver)
         if missing is None:
-            if not search:
+            if not search and serde is None:
                 saver._index = finish(kept_index(saver._blocking))
             yield saver
             return
