@@ -548,6 +548,51 @@ async def test_prune_leaves_the_items_in_use_and_no_other(saver: Any, database: 
     assert (await values_of(saver, after))["messages"] == [*mine, words("after")]
 
 
+async def test_a_checkpoint_that_is_put_again_leaves_no_items_behind(saver: Any, database: str) -> None:
+    root = await put(saver, config(), {"messages": chat(20)})
+    other = await put(saver, config(), {"messages": chat(25)[10:]})
+    made = checkpoint({"messages": [*chat(20), words("gone")], "files": "gone as well " * 40})
+    where = await saver.aput(root, made, metadata(), made["channel_versions"])
+    await saver.aput_writes(where, [("messages", "stays")], "task")
+    for parent, values in [(root, [*chat(20), words("anew")]), (other, chat(26)[10:]), (config(), chat(5)[::-1])]:
+        made["channel_values"] = {"messages": values}
+        assert await saver.aput(parent, made, metadata(again=1), made["channel_versions"]) == where
+        found = await saver.aget_tuple(where)
+        assert found.checkpoint["channel_values"] == {"messages": values}
+        assert found.metadata["again"] == 1
+        assert [value for *_, value in found.pending_writes] == ["stays"]
+        assert (found.parent_config or config()) == parent
+        used = {("", "messages", seq) for one in (root, other, where) for seq in manifest(database, one).seqs}
+        assert items(database).keys() == used
+    child = await put(saver, where, {"messages": [*chat(5)[::-1], words("after")]})
+    assert (await values_of(saver, child))["messages"] == [*chat(5)[::-1], words("after")]
+    assert (await values_of(saver, root))["messages"] == chat(20)
+
+
+async def test_what_a_child_uses_stays_when_its_parent_is_put_again(saver: Any, database: str) -> None:
+    made = checkpoint({"messages": chat(20)})
+    where = await saver.aput(config(), made, metadata(), made["channel_versions"])
+    child = await put(saver, where, {"messages": chat(21)})
+    made["channel_values"] = {"messages": [words("anew") for _ in range(9)], "small": 1}
+    await saver.aput(config(), made, metadata(), made["channel_versions"])
+    assert (await values_of(saver, child))["messages"] == chat(21)
+    assert (await values_of(saver, where))["small"] == 1
+    made["channel_values"] = {"small": 2}
+    await saver.aput(config(), made, metadata(), made["channel_versions"])
+    assert items(database).keys() == {("", "messages", seq) for seq in manifest(database, child).seqs}
+
+
+async def test_a_put_that_is_repeated_changes_nothing(kind: Kind, database: str) -> None:
+    async with opened(kind.ours, database) as one, opened(kind.ours, database) as other:
+        root = await put(one, config(), {"messages": chat(20)})
+        made = checkpoint({"messages": chat(22), "small": 1})
+        await one.aput(root, made, metadata(), made["channel_versions"])
+        before = named_rows(database, "dual_checkpoints"), items(database)
+        for saver in (one, other):
+            await saver.aput(root, made, metadata(), made["channel_versions"])
+            assert (named_rows(database, "dual_checkpoints"), items(database)) == before
+
+
 # --- what is known, and how much of it ---
 
 

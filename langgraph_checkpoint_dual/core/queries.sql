@@ -38,6 +38,15 @@ WHERE thread_id = :thread_id AND checkpoint_ns = :checkpoint_ns AND checkpoint_i
 SELECT parent_checkpoint_id, checkpoint FROM {checkpoints}
 WHERE thread_id = :thread_id AND checkpoint_ns = :checkpoint_ns AND checkpoint_id = :checkpoint_id
 
+-- name: own_checkpoint
+SELECT checkpoint, slots, metadata_exact FROM {checkpoints}
+WHERE thread_id = :thread_id AND checkpoint_ns = :checkpoint_ns AND checkpoint_id = :checkpoint_id
+
+-- name: delete_checkpoint
+-- Without its writes.
+DELETE FROM {checkpoints}
+WHERE thread_id = :thread_id AND checkpoint_ns = :checkpoint_ns AND checkpoint_id = :checkpoint_id
+
 -- name: deleted_since
 -- Whether this checkpoint was of a thread that was deleted since.
 SELECT 1 FROM {tombstones} AS t

@@ -150,6 +150,7 @@ class Outcome(Enum):
 
     STORED = "stored"
     SEQ_TAKEN = "another checkpoint has taken one of the items' numbers"
+    ID_TAKEN = "a checkpoint of this id is there already"
     GUARD_GONE = "the checkpoint that it hangs on is gone, or has other slots, or its thread was deleted"
 
 

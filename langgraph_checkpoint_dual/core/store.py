@@ -7,7 +7,6 @@ repeated with other item numbers, or without its base, when the database says th
 from __future__ import annotations
 
 import json
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -25,32 +24,13 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.types import TASKS
 
 from langgraph_checkpoint_dual import observing
-from langgraph_checkpoint_dual.core import values
 from langgraph_checkpoint_dual.core.address import Address, address_of, config_of, text_key
-from langgraph_checkpoint_dual.core.checkpoints import (
-    Foreign,
-    Loaded,
-    checkpoint_row,
-    loaded,
-    pending_writes,
-    write_row,
-)
-from langgraph_checkpoint_dual.core.items import Planner, Stored
-from langgraph_checkpoint_dual.core.looks import ItemLost, Known, Look, known_of
+from langgraph_checkpoint_dual.core.checkpoints import Foreign, Loaded, loaded, pending_writes, write_row
+from langgraph_checkpoint_dual.core.looks import ItemLost, Known, Look
 from langgraph_checkpoint_dual.core.metadata import merged_metadata
-from langgraph_checkpoint_dual.core.registry import thread_row
-from langgraph_checkpoint_dual.core.rows import (
-    CheckpointRow,
-    Guard,
-    ItemRow,
-    Outcome,
-    Put,
-    PutWrites,
-    WriteRow,
-    size_of,
-)
-from langgraph_checkpoint_dual.core.text import escape, unescape
-from langgraph_checkpoint_dual.core.times import micros_of
+from langgraph_checkpoint_dual.core.putting import Putting, guard_of, is_stored, make_room, weigh
+from langgraph_checkpoint_dual.core.rows import CheckpointRow, Guard, Outcome, Put, PutWrites, WriteRow, size_of
+from langgraph_checkpoint_dual.core.text import unescape
 from langgraph_checkpoint_dual.core.trimming import Succession, check_parent, succession, trim
 from langgraph_checkpoint_dual.core.tx import Database, Row, Tx, stored
 from langgraph_checkpoint_dual.core.versions import highest_version
@@ -65,8 +45,6 @@ from langgraph_checkpoint_dual.errors import (
 
 T = TypeVar("T")
 
-_COMPARE_BYTES = 4096
-"""A put that would store more than this anew first reads what its parent has stored."""
 LATE = ("drop", "raise")
 """What may become of what a run puts whose thread was deleted since it began."""
 _DELIBERATE = ("fork", "update")
@@ -225,109 +203,74 @@ class Store:
         if not checkpoint_id:
             raise ConfigError("checkpoint['id'] must not be empty")
         channel_values = dict(checkpoint.get("channel_values") or {})
-        weight = weigh(channel_values)
         merged = merged_metadata(config, metadata)
-        guard = _guard(parent, merged)
-        fenced = self.rules.fence and merged.get("source") not in _DELIBERATE
-        over = succession(parent, checkpoint_id, checkpoint, merged) if self.rules.history == "latest" else None
-        configurable = config["configurable"]
-        own = config_of(configurable["thread_id"], configurable.get("checkpoint_ns") or "", checkpoint["id"])
-        base = self._base(parent)
-        compared = base is not None or parent.checkpoint_id is None
-        fresh = False
+        putting = Putting(self.serde, parent, checkpoint_id, checkpoint, channel_values, merged)
+        putting.guard = guard_of(parent, merged)
+        over = self._succession(putting)
+        if over is not None and not over.is_rebuilt:
+            putting.own_parent = parent._replace(checkpoint_id=None)
+        await self._put(db, putting, over, weigh(channel_values.values()))
+        place = config["configurable"]
+        return config_of(place["thread_id"], place.get("checkpoint_ns") or "", checkpoint["id"])
+
+    async def _put(self, db: Database, putting: Putting, over: Succession | None, weight: int) -> None:
+        parent = putting.parent
+        putting.start_from(self._base(parent))
         for _ in range(ATTEMPTS):
-            if guard is not None and self.memory.is_dropped(parent.thread_id, guard.checkpoint_id):
-                await self._drop(db, parent._replace(checkpoint_id=checkpoint_id), guard)
-                return own
-            own_parent = parent if over is None or over.is_rebuilt else parent._replace(checkpoint_id=None)
-            work = partial(
-                self.planned, own_parent, checkpoint_id, checkpoint, channel_values, merged, guard, base, fresh
-            )
-            addition, known = await db.compute(weight, work)
-            if not compared and sum(len(item.data) for item in addition.items) > _COMPARE_BYTES:
-                compared = True
+            if putting.guard is not None and self.memory.is_dropped(parent.thread_id, putting.guard.checkpoint_id):
+                await self._drop(db, parent._replace(checkpoint_id=putting.checkpoint_id), putting.guard)
+                return
+            addition, known = await db.compute(weight, putting.plan)
+            if putting.should_compare(addition):
                 with suppress(DecodeError):  # a damaged parent is no reason not to store its child
                     await self.tuple_at(db, parent)
-                base = self._base(parent)
-                if base is not None:
+                putting.start_from(self._base(parent))
+                if putting.base is not None:
                     continue
-            append = partial(self._append, db, parent=parent, fenced=fenced, over=over)
-            outcome = await append(addition)
-            if outcome is Outcome.SEQ_TAKEN and await self._has_items(db, addition):
-                itself = Guard(addition.row.checkpoint_ns, checkpoint_id, addition.row.slots)
-                outcome = await append(Put(addition.row, guard=itself))
-            if outcome is Outcome.STORED:
+            if await self._attempt(db, putting, addition, over):
                 observing.stored(size_of(addition))
                 self.memory.keep(parent.thread_id, parent.checkpoint_ns or "", known)
-                return own
-            if outcome is Outcome.GUARD_GONE:
-                base, compared = None, True
-                await self._note_if_late(db, addition)
-            fresh = fresh or outcome is Outcome.SEQ_TAKEN
+                return
         raise CheckpointerError(f"the checkpoint could not be stored in {ATTEMPTS} attempts: others kept changing it")
+
+    async def _attempt(self, db: Database, putting: Putting, addition: Put, over: Succession | None) -> bool:
+        """Make an attempt; whether it succeeded. If not, what to do otherwise is noted."""
+        fence = putting.parent if self.rules.fence and putting.metadata.get("source") not in _DELIBERATE else None
+        if fence is None and over is None and not putting.replaces:
+            outcome = await db.append(addition)
+        else:
+            outcome = await stored(db.change, partial(self._insert, addition, fence, over, putting.replaces))
+        if outcome is Outcome.STORED:
+            return True
+        if outcome is Outcome.GUARD_GONE:
+            await self._note_if_late(db, addition)
+            putting.learn(outcome, is_there=False)
+            return False
+        is_same = await db.read(partial(is_stored, addition.row))
+        putting.learn(outcome, is_there=is_same is not None)
+        return is_same is True  # the put repeats one that succeeded
+
+    def _succession(self, putting: Putting) -> Succession | None:
+        if self.rules.history != "latest":
+            return None
+        return succession(putting.parent, putting.checkpoint_id, putting.checkpoint, putting.metadata)
 
     def _base(self, parent: Address) -> Known | None:
         known = self.memory.get(parent.thread_id, parent.checkpoint_ns or "")
         return known if known is not None and known.checkpoint_id == parent.checkpoint_id else None
 
-    def planned(
-        self,
-        parent: Address,
-        checkpoint_id: str,
-        checkpoint: Checkpoint,
-        channel_values: Mapping[str, Any],
-        metadata: Mapping[str, Any],
-        guard: Guard | None,
-        base: Known | None,
-        fresh: bool,
-    ) -> tuple[Put, Known]:
-        """What to store for a checkpoint, and what will be known of it then. Pure, so that it can run on any thread."""
-        planner = Planner(
-            partial(values.encode, self.serde),
-            trusted=values.is_trusted(self.serde),
-            direct=values.is_direct(self.serde),
-            fresh=fresh,
-        )
-        channels: dict[str, Stored] = {}
-        items: list[ItemRow] = []
-        added_at = micros_of(checkpoint.get("ts"))
-        reuses = False
-        known: Mapping[str, Stored] = {} if base is None else base.channels
-        for channel, value in channel_values.items():
-            before = known.get(channel)
-            if before is not None and before.holds(value):
-                channels[channel] = before
-                continue
-            try:
-                plan = planner.plan(value, before)
-            except EncodeError as exc:
-                raise exc.in_channel(channel) from exc
-            channels[channel] = plan.stored
-            reuses = reuses or plan.reuses
-            if plan.items:
-                items += item_rows(parent, escape(channel), plan.items, added_at)
-        slots = {channel: stored.slot for channel, stored in channels.items()}
-        row = checkpoint_row(self.serde, parent, checkpoint_id, checkpoint, slots, metadata)
-        if base is not None and reuses:
-            guard = Guard(row.checkpoint_ns, base.checkpoint_id, base.slots)
-        thread = None if row.checkpoint_ns else thread_row(row.thread_id, metadata)
-        return Put(row, items, guard, thread), known_of(checkpoint_id, row.slots, channels)
-
-    async def _append(
-        self, db: Database, addition: Put, *, parent: Address, fenced: bool, over: Succession | None
+    async def _insert(
+        self, addition: Put, fence: Address | None, over: Succession | None, replaces: bool, tx: Tx
     ) -> Outcome:
-        if not fenced and over is None:
-            return await db.append(addition)
-        return await stored(db.change, partial(self._insert, addition, parent if fenced else None, over))
-
-    async def _insert(self, addition: Put, fence: Address | None, over: Succession | None, tx: Tx) -> Outcome:
-        """Store a checkpoint while nobody else puts to the thread; it may take its parent's place.
+        """Store a checkpoint while nobody else puts to the thread; it may take its parent's place, or that of its id.
 
         With a fence, which is the parent, only if that is the latest one of its namespace.
         """
         await tx.execute("lock_thread", thread_id=addition.thread_id)
         if fence is not None:
             await _check_head(addition.row, fence.checkpoint_id, tx)
+        if replaces:
+            await make_room(addition.row, tx)
         if over is None:
             return await tx.insert(addition)
         await check_parent(addition.row, over, tx)
@@ -366,16 +309,6 @@ class Store:
         if self.rules.late == "raise":
             raise error
         observing.dropped(error)
-
-    async def _has_items(self, db: Database, addition: Put) -> bool:
-        """Whether this checkpoint is stored with just these items: the put repeats one that succeeded."""
-        row = addition.row
-        address = Address(row.thread_id, row.checkpoint_ns, row.checkpoint_id)
-
-        async def slots(tx: Tx) -> list[Row]:
-            return await tx.fetch("slots", **_args(address))
-
-        return [(row.slots,)] == await db.read(slots)
 
     async def put_writes(
         self,
@@ -425,40 +358,12 @@ class Store:
         return [rows[idx] for idx in sorted(rows)]
 
 
-def _guard(parent: Address, metadata: Mapping[str, Any]) -> Guard | None:
-    """The checkpoint that a put hangs on: its parent, or for the first one of a subgraph the root graph's."""
-    if parent.checkpoint_id is not None:
-        return Guard(parent.checkpoint_ns or "", parent.checkpoint_id)
-    parents = metadata.get("parents")
-    root = parents.get("") if parent.checkpoint_ns and isinstance(parents, Mapping) else None
-    return Guard("", escape(root)) if isinstance(root, str) and root else None
-
-
 async def _check_head(row: CheckpointRow, parent_id: str | None, tx: Tx) -> None:
     """Refuse a checkpoint whose parent is not the latest one of its namespace."""
     head = await tx.fetch("head", thread_id=row.thread_id, checkpoint_ns=row.checkpoint_ns)
     if head and head[0][0] not in (parent_id, row.checkpoint_id):
         where = Address(row.thread_id, row.checkpoint_ns).where
         raise StaleHeadError(where, unescape(parent_id or ""), unescape(head[0][0]))
-
-
-def weigh(value: Any, budget: int = 32_768) -> int:
-    """About the bytes of a value, found out cheaply: counting stops at the budget."""
-    total, rest = 0, [value]
-    while rest and total < budget:
-        one = rest.pop()
-        total += 50
-        if isinstance(one, (str, bytes, bytearray)):
-            total += len(one)
-        elif isinstance(one, (Mapping, list, tuple, set, frozenset, deque)):
-            if len(one) * 50 > budget:
-                return budget
-            rest.extend(one.values() if isinstance(one, Mapping) else one)
-        elif hasattr(one, "__dict__"):
-            rest.extend(vars(one).values())
-        elif hasattr(one, "nbytes"):
-            total += one.nbytes
-    return total
 
 
 def _weight(row: Row) -> int:
@@ -490,16 +395,6 @@ def with_values(checkpoint: Loaded, channel_values: dict[str, Any]) -> Checkpoin
     return CheckpointTuple(
         checkpoint.config, checkpoint.checkpoint, checkpoint.metadata, checkpoint.parent_config, checkpoint.writes
     )
-
-
-def item_rows(parent: Address, channel: str, items: Sequence[tuple[int, bytes]], added_at: int) -> list[ItemRow]:
-    """The rows of new items of a channel, which is named as stored."""
-    start = values.place("item", channel)
-    ns = parent.checkpoint_ns or ""
-    return [
-        ItemRow(parent.thread_id, ns, channel, seq, added_at, values.item_checksum(typed, start, seq, added_at), typed)
-        for seq, typed in items
-    ]
 
 
 def _predicates(address: Address) -> str:

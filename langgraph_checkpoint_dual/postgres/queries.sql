@@ -99,7 +99,7 @@ locked AS MATERIALIZED (
 )
 
 -- name: put
--- New checkpoints with their items, all or none of each; an item whose number is taken fails the statement.
+-- New checkpoints with their items, all or none of each; an id or an item's number that is taken fails the statement.
 WITH {+allowed}, {+put_rows}
 SELECT place - 1 FROM added
 
@@ -130,10 +130,6 @@ added AS MATERIALIZED (
     SELECT thread_id, checkpoint_ns, checkpoint_id, NULLIF(parent_checkpoint_id, ''), NULLIF(run_id, ''), checkpoint,
         slots, CAST(metadata AS jsonb), NULLIF(metadata_exact, '')
     FROM added
-    ON CONFLICT (thread_id, checkpoint_ns, checkpoint_id) DO UPDATE SET
-        parent_checkpoint_id = excluded.parent_checkpoint_id, run_id = excluded.run_id,
-        checkpoint = excluded.checkpoint, slots = excluded.slots, metadata = excluded.metadata,
-        metadata_exact = excluded.metadata_exact
 ), touched AS (
     INSERT INTO {threads} AS t (thread_id, created_at, updated_at, user_id, title, run_metadata)
     SELECT DISTINCT ON (thread_id) thread_id, at, at, NULLIF(user_id, ''), NULLIF(title, ''), CAST(run_metadata AS jsonb)
@@ -169,10 +165,6 @@ new_checkpoint AS (
         NULLIF(:run_id::text, ''), :checkpoint::bytea, :slots::bytea, CAST(:metadata::text AS jsonb),
         NULLIF(:metadata_exact::bytea, '')
     FROM let_in
-    ON CONFLICT (thread_id, checkpoint_ns, checkpoint_id) DO UPDATE SET
-        parent_checkpoint_id = excluded.parent_checkpoint_id, run_id = excluded.run_id,
-        checkpoint = excluded.checkpoint, slots = excluded.slots, metadata = excluded.metadata,
-        metadata_exact = excluded.metadata_exact
 ), touched AS (
     INSERT INTO {threads} AS t (thread_id, created_at, updated_at, user_id, title, run_metadata)
     SELECT :thread_id::text, :at::bigint, :at::bigint, NULLIF(:user_id::text, ''), NULLIF(:title::text, ''),

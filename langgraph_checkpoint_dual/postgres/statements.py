@@ -93,7 +93,9 @@ def statements(additions: Sequence[Addition]) -> list[Statement]:
 
 def outcome_of(addition: Addition, error: Exception) -> Outcome | Exception:
     """What the failure of a statement that stored just this addition means for it."""
-    return Outcome.SEQ_TAKEN if isinstance(addition, Put) and isinstance(error, errors.UniqueViolation) else error
+    if not isinstance(addition, Put) or not isinstance(error, errors.UniqueViolation):
+        return error
+    return Outcome.ID_TAKEN if (error.diag.table_name or "").endswith("checkpoints") else Outcome.SEQ_TAKEN
 
 
 def _of_puts(puts: list[tuple[int, Put]]) -> Statement:

@@ -34,6 +34,11 @@ WHERE w.thread_id = json_extract(c.value, '$[0]') AND w.checkpoint_ns = json_ext
 -- name: insert_item
 INSERT INTO {items} (thread_id, checkpoint_ns, channel, seq, added_at, checksum, data) VALUES (?, ?, ?, ?, ?, ?, ?)
 
+-- name: new_checkpoint
+INSERT INTO {checkpoints} (
+    thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, run_id, checkpoint, slots, metadata, metadata_exact
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+
 -- name: insert_checkpoint
 INSERT INTO {checkpoints} (
     thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, run_id, checkpoint, slots, metadata, metadata_exact

@@ -69,9 +69,12 @@ class SqliteTx:
             return Outcome.SEQ_TAKEN
         if addition.words:
             self._many("load_search", addition.words)
-        self._many("insert_checkpoint", [addition.row])
+        try:
+            self._one("new_checkpoint", addition.row)
+        except sqlite3.IntegrityError:
+            return Outcome.ID_TAKEN
         if addition.thread is not None:
-            self._many("touch_thread", [addition.thread])
+            self._one("touch_thread", addition.thread)
         return Outcome.STORED
 
     async def _is_let_in(self, thread_id: str, guard: Guard) -> bool:
@@ -80,6 +83,9 @@ class SqliteTx:
         if found or guard.slots is not None:
             return guard.slots is None or found == [(guard.slots,)]
         return not await self.fetch("deleted_since", **where)
+
+    def _one(self, query: str, row: tuple[Any, ...]) -> None:
+        self._cursor().execute(self._queries[query], row)
 
     def _many(self, query: str, rows: Sequence[tuple[Any, ...]]) -> None:
         if rows:

@@ -52,10 +52,11 @@ from langgraph_checkpoint_dual.core.history import only
 from langgraph_checkpoint_dual.core.items import LIST, Inline, Manifest, Planned, Planner, Range, Slot, cut
 from langgraph_checkpoint_dual.core.looks import Look
 from langgraph_checkpoint_dual.core.metadata import merged_metadata
+from langgraph_checkpoint_dual.core.putting import item_rows
 from langgraph_checkpoint_dual.core.queries import fetch_where
 from langgraph_checkpoint_dual.core.registry import thread_row
 from langgraph_checkpoint_dual.core.rows import Guard, Outcome, Put, PutWrites, size_of
-from langgraph_checkpoint_dual.core.store import ATTEMPTS, Store, item_rows
+from langgraph_checkpoint_dual.core.store import ATTEMPTS, Store
 from langgraph_checkpoint_dual.core.text import escape, unescape
 from langgraph_checkpoint_dual.core.times import micros_of
 from langgraph_checkpoint_dual.core.trimming import Succession, succession, trim

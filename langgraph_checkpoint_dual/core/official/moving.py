@@ -30,6 +30,7 @@ from langgraph_checkpoint_dual.core.checkpoints import Loaded, loaded
 from langgraph_checkpoint_dual.core.items import Inline
 from langgraph_checkpoint_dual.core.looks import Known
 from langgraph_checkpoint_dual.core.official.tables import Theirs, opened, own_writes, raw_places_of
+from langgraph_checkpoint_dual.core.putting import Putting
 from langgraph_checkpoint_dual.core.rows import Put, PutWrites, ThreadRow, WriteRow
 from langgraph_checkpoint_dual.core.store import Store
 from langgraph_checkpoint_dual.core.text import escape, unescape
@@ -128,16 +129,10 @@ class Mover:
         base = self._known.get(parent)
         # A second child of one parent would take the numbers that the first one has.
         fresh = place in self._fresh or (base is not None and parent in self._parents)
-        put, known = self._store.planned(
-            Address(self.target, ns, read.parent_id),
-            checkpoint_id,
-            body,  # type: ignore[arg-type]
-            channels,
-            read.metadata,
-            None,
-            base,
-            fresh,
-        )
+        at = Address(self.target, ns, read.parent_id)
+        putting = Putting(self._store.serde, at, checkpoint_id, body, channels, read.metadata)
+        putting.base, putting.fresh = base, fresh
+        put, known = putting.plan()
         self._know(place, known)
         self._parents.add(parent)
         return replace(put, thread=_at(put.thread, body))
