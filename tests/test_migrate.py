@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from contextlib import suppress
 from typing import Any
@@ -18,6 +19,7 @@ from tests.support.processes import Process
 from tests.support.savers import KINDS, Kind, faced, opened, settle
 
 BLOCKING = [kind for kind in KINDS if kind.face == "blocking"]
+KILLS = int(os.environ.get("DUAL_TEST_KILLS", "3"))
 OFFICIAL = {"sqlite": ("checkpoints", "writes"), "postgres": ("checkpoints", "checkpoint_blobs", "checkpoint_writes")}
 
 
@@ -276,11 +278,11 @@ async def test_several_at_once_share_the_work(kind: Kind, golden: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", BLOCKING, ids=str)
 async def test_killed_at_any_moment_it_goes_on(kind: Kind, golden: str) -> None:
-    total = multiply(kind, golden, 8)
+    total = multiply(kind, golden, 2 * KILLS + 2)
     before = official_rows(kind, golden)
     expected = await reference(kind, golden)
-    for _ in range(3):
-        await asyncio.to_thread(_killed, kind, golden, random.randint(1, 70))
+    for _ in range(KILLS):
+        await asyncio.to_thread(_killed, kind, golden, random.randint(1, 40))
         there, _ = counted(kind, golden)
         assert there <= total
     async with opened(kind.ours, golden, serde=serde()) as saver:

@@ -311,7 +311,8 @@ class TestInterruptions:
         """The last pair goes checkpoint by checkpoint, as with the savers of others."""
         recode = one == two
         async with saver_of(one, databases) as source, saver_of(two, databases) as target:
-            for number in range(8):
+            threads = max(8, 3 * KILLS)
+            for number in range(threads):
                 await put_chain(source, f"thread {number}", 8, user_id=f"user {number}")
                 await put_chain(source, f"thread {number}", 2, ns="inner")
             kills = 0
@@ -324,7 +325,7 @@ class TestInterruptions:
             assert kills
             assert transfer(source, target, recode=recode, verify=True).checkpoints == 0
             if recode:
-                for number in range(8):
+                for number in range(threads):
                     assert await everything(target, "blocking", f"thread {number}") == await everything(
                         source, "blocking", f"thread {number}"
                     )
@@ -385,7 +386,7 @@ class TestInterruptions:
             assert stored(target)["dual_checkpoints"] == stored(source)["dual_checkpoints"]
 
 
-KILLS = 2
+KILLS = int(os.environ.get("DUAL_TEST_KILLS", "2"))
 _rounds: dict[str, int] = {}
 
 
