@@ -18,7 +18,7 @@ from tests.faults.crash import check
 from tests.faults.disks import Disk, database_on
 from tests.faults.filling import fill_rounds
 from tests.faults.history import astep, step
-from tests.faults.postgres_servers import Cluster, Proxy, execute, pgbouncer, terminate, until, until_one_waits
+from tests.faults.postgres_servers import Cluster, Proxy, execute, pgbouncer, terminate, until_one_waits
 from tests.support import tables
 from tests.support.savers import OURS, Kind, faced, opened
 
@@ -70,9 +70,11 @@ def one_step(kind: Kind, database: str, package: str) -> None:
         asyncio.run(run())
 
 
-def with_proxy(kind: Kind, database: str, package: str, rounds: int) -> Report:
+def with_proxy(
+    kind: Kind, database: str, package: str, rounds: int, cause: Callable[[Proxy], object] = Proxy.silence
+) -> Report:
     with Proxy(database) as proxy:
-        return going_on(kind, database, package, rounds, proxy.silence, proxy.uri)
+        return going_on(kind, database, package, rounds, lambda: cause(proxy), proxy.uri)
 
 
 def with_pooler(kind: Kind, database: str, package: str, rounds: int, mode: str) -> Report:
@@ -107,17 +109,6 @@ def with_failover(kind: Kind, package: str) -> Report:
         return going_on(kind, standby.uri, package, 1, fail_over, f"{hosts} target_session_attrs=read-write")
 
 
-def with_idle_timeout(kind: Kind, database: str, package: str, rounds: int) -> Report:
-    """The server ends sessions that are idle; the next step comes when none is left."""
-    name = conninfo_to_dict(database)["dbname"]
-    execute(database, f"ALTER DATABASE {name} SET idle_session_timeout = '200ms'")
-
-    def wait() -> None:
-        asyncio.run(until(database, "backend_type = 'client backend'", lambda found: found == 0))
-
-    return going_on(kind, database, package, rounds, wait)
-
-
 def terminated_during(kind: Kind, database: str, package: str, rounds: int) -> Report:
     """A lock holds up a step until its backend is terminated; the step itself must end well."""
     return asyncio.run(_terminated_during(kind, database, package, rounds))
@@ -132,8 +123,9 @@ async def _terminated_during(kind: Kind, database: str, package: str, rounds: in
                 names = ", ".join(sorted(tables.data_tables(database)))
                 await holder.execute(f"LOCK TABLE {names} IN ACCESS EXCLUSIVE MODE")  # type: ignore[arg-type]
                 task = asyncio.create_task(_step(kind, saver, f"thread-{number}"))
-                with suppress(AssertionError):
-                    await asyncio.wait_for(until_one_waits(database), PATIENCE)
+                waiting = asyncio.create_task(until_one_waits(database))
+                await asyncio.wait({task, waiting}, timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
+                waiting.cancel()
                 terminate(database, "wait_event_type = 'Lock'")
                 await holder.rollback()
             try:
@@ -207,13 +199,9 @@ async def _with_exhausted_pool(kind: Kind, database: str, package: str, rounds: 
 
 async def _refused(kind: Kind, saver: Any) -> bool:
     """Whether a step fails in time, rather than waiting for ever."""
-    try:
-        await asyncio.wait_for(_step(kind, saver, "refused"), PATIENCE)
-    except asyncio.TimeoutError:
-        return False
-    except Exception:
-        return True
-    return False
+    task = asyncio.create_task(_step(kind, saver, "refused"))
+    ended, _ = await asyncio.wait([task], timeout=PATIENCE)
+    return bool(ended) and task.exception() is not None
 
 
 def as_clerk(kind: Kind, database: str, package: str) -> Report:
@@ -224,7 +212,7 @@ def as_clerk(kind: Kind, database: str, package: str) -> Report:
     try:
         execute(database, "REVOKE CREATE ON SCHEMA public FROM PUBLIC")
         execute(database, f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}")
-        report.add(going_on(kind, make_conninfo(database, user=role), package, 0, lambda: None))
+        report.add(going_on(kind, database, package, 0, lambda: None, make_conninfo(database, user=role)))
         report.stuck += report.acknowledged == 0
     finally:
         execute(database, f"DROP OWNED BY {role}")

@@ -260,6 +260,11 @@ class Proxy:
             link.silent = True
         return len(silenced)
 
+    def drop(self) -> None:
+        """Close the connections that there are, as what stands between does with those that are idle."""
+        for link in self._links:
+            link.close()
+
     def lose_answer(self, message: bytes, then: Callable[[], Any] = lambda: None) -> None:
         """Once: let a message with these bytes through, and close the connection when its answer is there."""
         self._loses, self._then = message, then

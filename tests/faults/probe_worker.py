@@ -33,7 +33,7 @@ from tests.faults.history import astep, has_writes, is_whole, step
 from tests.support.checkpoints import checkpoint, config, listed, metadata, put
 from tests.support.savers import KINDS, OURS, Kind, faced, opened, settle
 
-PATIENCE = 20.0
+PATIENCE = 40.0
 WORKER = (sys.executable, "-m", "tests.faults.probe_worker")
 KEPT: list[Any] = []
 """What shall not be closed before the process ends."""

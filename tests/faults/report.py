@@ -37,12 +37,11 @@ from tests.faults.postgres_probes import (
     with_exhausted_pool,
     with_failover,
     with_full_disk,
-    with_idle_timeout,
     with_pooler,
     with_proxy,
     with_restarts,
 )
-from tests.faults.postgres_servers import Cluster, terminate
+from tests.faults.postgres_servers import Cluster, Proxy, terminate
 from tests.faults.probe_worker import BAD_IDS, GADGETS, WORKER
 from tests.faults.soak import Arena, soak
 from tests.support import postgres, tables
@@ -73,7 +72,7 @@ How each is caused:
 - **backends terminated**: `pg_terminate_backend` for all connections between two steps of one saver, as opened by
   `from_conn_string`, which for the official ones is a single connection.
 - **backend terminated in a step**: the same while a lock of somebody else holds the step up.
-- **idle sessions dropped**: `idle_session_timeout` of the server; the next step comes when no session is left.
+- **idle connections dropped**: a proxy before the server closes all connections between two steps.
 - **server restarted**: `pg_ctl restart -m fast` between two steps.
 - **server killed**: SIGKILL for the postmaster and all its children between two steps, then it is started again.
 - **failover**: the primary is killed and its streaming standby promoted; the connection string names both.
@@ -336,7 +335,7 @@ def main(factor: float = 1.0, only: str = "") -> None:
         page.row("Ctrl-C", blocking, lambda *at: interrupted(*at, times(6)))
         page.row("backends terminated", on_postgres, lambda *at: going_on(*at, times(10), lambda: terminate(at[1])))
         page.row("backend terminated in a step", on_postgres, lambda *at: terminated_during(*at, times(3)))
-        page.row("idle sessions dropped", on_postgres, lambda *at: with_idle_timeout(*at, times(3)))
+        page.row("idle connections dropped", on_postgres, lambda *at: with_proxy(*at, times(5), Proxy.drop))
         page.row("server restarted", on_postgres, lambda *at: with_restarts(at[0], at[2], times(2)))
         page.row("server killed", on_postgres, lambda *at: with_cluster(at[0], at[2], times(2)))
         page.row("failover", on_postgres, lambda *at: with_failover(at[0], at[2]))
