@@ -49,6 +49,7 @@ class TestLate:
         assert await listed(subject, ALL) == []
         assert await subject.aget_tuple(config()) is None
         warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+        warnings = [line for line in warnings if not line.startswith("slow: ")]  # on a machine with much to do
         assert len(warnings) == 6
         assert all("thread was deleted" in message for message in warnings)
 
