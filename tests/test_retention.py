@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import operator
 import os
@@ -562,6 +563,35 @@ class TestRetention:
                 records.append(session.record)
             assert await ails(saver) == set()
             whole, pruned = [await listed(saver, thread(name)) for name in ("whole", "pruned")]
+        assert records[0] == records[1]
+        assert len(pruned) < len(whole)
+
+    @pytest.mark.parametrize("build", [deltas, nested])
+    async def test_prune_beside_a_running_graph(self, kind: Kind, database: str, build: Any) -> None:
+        """Another saver prunes the thread again and again, while the graph runs: the answers stay the same."""
+        given: dict[str, Any] = {"log": ["x"], "asked": ["x"]}
+        records, ended = [], asyncio.Event()
+
+        async def prune(other: Any) -> int:
+            for number in itertools.count(1):
+                await other.aprune(["pruned"])
+                if ended.is_set():
+                    return number
+            raise AssertionError
+
+        async with opened(kind.ours, database) as saver, opened(kind.ours, database) as other:
+            pruning = asyncio.create_task(prune(other))
+            for name in ("whole", "pruned"):
+                session = Session(saver, "async", build, "sync")
+                for _ in range(4):
+                    await session.run(given, thread(name))
+                    await session.run(Command(resume="yes"), thread(name))
+                await session.state(thread(name), subgraphs=True)
+                records.append(session.record)
+            ended.set()
+            assert await pruning > 1
+            whole, pruned = [await listed(saver, thread(name)) for name in ("whole", "pruned")]
+            assert await ails(saver) == set()
         assert records[0] == records[1]
         assert len(pruned) < len(whole)
 
