@@ -294,10 +294,10 @@ def soak(seconds: float, seed: str, say: Say = lambda text: None) -> list[Arena]
 
 def _happen(arena: Arena, seconds: float, seed: str, say: Say) -> None:
     rng = random.Random(f"{seed}.{arena.backend}")
-    begun = time.monotonic()
     arena.wait_for_progress("the begin")
+    begun = time.monotonic()
     bag: list[int] = []
-    while time.monotonic() - begun < seconds and not arena.stuck:
+    while (not arena.rounds or time.monotonic() - begun < seconds) and not arena.stuck:
         kinds = arena.faults_of(rng)
         if not bag:  # every kind once before any comes again
             bag += rng.sample(range(len(kinds)), len(kinds))
