@@ -23,7 +23,7 @@ from langgraph_checkpoint_dual.core.conversations.searching import SearchHit, Se
 from langgraph_checkpoint_dual.core.conversations.words import Term, indexed, snippet, terms_of, words_of
 from langgraph_checkpoint_dual.core.cursors import cursor_of
 from langgraph_checkpoint_dual.core.text import escape
-from langgraph_checkpoint_dual.errors import ConfigError
+from langgraph_checkpoint_dual.errors import ConfigError, SchemaError
 from langgraph_checkpoint_dual.transfer import atransfer
 from tests.support.checkpoints import checkpoint, config, metadata, put
 from tests.support.savers import Kind, opened, settle
@@ -577,3 +577,18 @@ def test_times_are_of_the_messages(both: list[Any]) -> None:
     for saver in both:
         [hit] = saver.search("lazy").hits
         assert abs(hit.added_at - saver.messages("thread").stats().started_at) < timedelta(seconds=1)
+
+
+async def test_setup_makes_the_index_too(kind: Kind, database: str) -> None:
+    async with opened(kind.ours, database):
+        assert "dual_search" not in tables(database)
+    saver = kind.ours(database, search=True)
+    try:
+        with pytest.raises(SchemaError, match="search=True"):
+            await settle(saver.setup(create=False))
+        assert "dual_search" not in tables(database)
+        await settle(saver.setup())
+        await settle(saver.setup(create=False))
+        assert "dual_search" in tables(database)
+    finally:
+        await saver.aclose()

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from langgraph_checkpoint_dual.carrying import Carrier
 from langgraph_checkpoint_dual.cli.outcomes import NotFound
+from langgraph_checkpoint_dual.core.conversations.indexing import Index
 from langgraph_checkpoint_dual.core.conversations.searching import kept_index
 from langgraph_checkpoint_dual.core.official.adopting import is_there
 from langgraph_checkpoint_dual.core.tx import finish
@@ -33,7 +34,7 @@ def opened(
     look: bool = True,
     ours: bool = False,
     serde: Any = None,
-    search: bool | str = False,
+    search: str | None = None,
 ) -> Iterator[Saver]:
     """A saver on the database at a URL.
 
@@ -56,13 +57,13 @@ def opened(
     on_postgres = is_postgres(url)
     if schema is not None and not on_postgres:
         raise ConfigError("--schema is for Postgres; a SQLite database has none")
-    place = Place(target(url).place, schema, {"prefix": prefix, "serde": serde or Carrier(), "search": search})
+    place = Place(target(url).place, schema, {"prefix": prefix, "serde": serde or Carrier()})
     connect = _on_postgres if on_postgres else _on_sqlite
     with connect(place, create=create) as saver:
         missing = None if create else _missing(saver)
         if missing is None:
-            if not search and serde is None:
-                saver._index = finish(kept_index(saver._blocking))
+            if serde is None:
+                saver._index = Index(search) if search else finish(kept_index(saver._blocking))
             yield saver
             return
     if ours:

@@ -14,6 +14,8 @@ from psycopg_pool import AsyncConnectionPool, ConnectionPool
 from typing_extensions import Self
 
 from langgraph_checkpoint_dual.cache import Cache
+from langgraph_checkpoint_dual.core.conversations.indexing import set_up
+from langgraph_checkpoint_dual.core.tx import finish
 from langgraph_checkpoint_dual.errors import ConfigError
 from langgraph_checkpoint_dual.hopping import HoppingFace
 from langgraph_checkpoint_dual.observing import Observer
@@ -124,6 +126,7 @@ class PostgresSaver(Saver):
             self._engine.setup()
         else:
             self._engine.verify()
+        finish(set_up(self._index, self._blocking, create=create))
 
     @staticmethod
     def ddl(*, schema: str | None = None, prefix: str = "dual_", search: bool = False) -> str:
@@ -211,6 +214,7 @@ class AsyncPostgresSaver(Saver):
         """As `PostgresSaver.setup`."""
         self._adoption.forget()
         await self._looping.setup(create)
+        await set_up(self._index, self._looping, create=create)
 
     ddl = staticmethod(PostgresSaver.ddl)
 

@@ -14,6 +14,8 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from typing_extensions import Self
 
 from langgraph_checkpoint_dual.cache import Cache
+from langgraph_checkpoint_dual.core.conversations.indexing import set_up
+from langgraph_checkpoint_dual.core.tx import finish
 from langgraph_checkpoint_dual.errors import ConfigError
 from langgraph_checkpoint_dual.observing import Observer
 from langgraph_checkpoint_dual.saver import Saver
@@ -123,6 +125,7 @@ class SqliteSaver(_SqliteSaver):
             self._backend.setup()
         else:
             self._backend.verify()
+        finish(set_up(self._index, self._blocking, create=create))
 
     @property
     def is_setup(self) -> bool:
@@ -198,6 +201,7 @@ class AsyncSqliteSaver(_SqliteSaver):
             await self._looping.setup()
         else:
             await self._looping.verify()
+        await set_up(self._index, self._looping, create=create)
 
 
 def _engine(conn: Any, *, prefix: str, timeout: float, synchronous: str) -> SqliteEngine:

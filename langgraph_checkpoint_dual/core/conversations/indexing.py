@@ -28,7 +28,7 @@ from langgraph_checkpoint_dual.core.conversations.words import indexed
 from langgraph_checkpoint_dual.core.rows import ItemRow, Named, Outcome, Put, PutWrites, SearchRow
 from langgraph_checkpoint_dual.core.text import escape
 from langgraph_checkpoint_dual.core.tx import Database, Row, Tx
-from langgraph_checkpoint_dual.errors import CheckpointerError
+from langgraph_checkpoint_dual.errors import CheckpointerError, SchemaError
 
 T = TypeVar("T")
 STEPS = tuple(f"make_search_{step}" for step in range(1, 6))
@@ -90,6 +90,23 @@ async def _make(tx: Tx) -> None:
         await tx.execute(step)
     if await tx.fetch("any_item"):
         _log.warning("messages that are stored already are not searched before rebuild_search() has been run")
+
+
+async def set_up(index: Index | None, db: Database, *, create: bool) -> None:
+    """Make the tables of an index, or only check that they are there.
+
+    Raises:
+        SchemaError: if they are not, and must not be made.
+    """
+    if index is None:
+        return
+    if create:
+        await index.make_ready(db)
+    elif not await db.read(_is_there):
+        raise SchemaError(
+            "the tables of search=True are missing; setup() makes them, or somebody else runs what "
+            "ddl(search=True) prints. Nothing was changed."
+        )
 
 
 class Indexing:
