@@ -17,7 +17,7 @@ process has made, or has loaded.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 import ormsgpack
@@ -231,18 +231,35 @@ def load_list(stored: bytes) -> list[Any]:
     Raises:
         DecodeError: the bytes are not those of such a list, or a message is refused.
     """
+    if (quickly := load_lists([stored])) is not None:
+        return quickly[0]
     try:
-        if not is_list(stored):
+        values, end = _unpack(b"".join((_opening(2), stored[2:], _END)))
+        if not is_list(stored) or end != b"" or type(values) is not list or not _is_each_number(values[::2]):
             raise ValueError("not a list of messages")
-        values = _unpack(memoryview(stored)[2:])
-        numbers, fields = values[::2], values[1::2]
-        if len(numbers) != len(fields) or not all(type(number) is int and number >= 0 for number in numbers):
-            raise ValueError("not a list of messages")
-        if _fit(numbers, fields):
-            return build_all(numbers, fields)
-        return [_opened(number, own)[0] for number, own in zip(numbers, fields, strict=True)]
+        return [_opened(number, fields)[0] for number, fields in zip(values[::2], values[1::2], strict=True)]
     except (ValueError, TypeError, IndexError) as exc:
         raise DecodeError(f"the stored messages are damaged: {exc}") from exc
+
+
+def load_lists(stored: Sequence[bytes]) -> list[list[Any]] | None:
+    """As `load_list` for each of many, quickly; `None` if one of them needs a closer look, or is no such list."""
+    try:
+        *lists, end = _unpack(b"".join((_opening(len(stored) + 1), *(one[2:] for one in stored if is_list(one)), _END)))
+        flat = list(chain.from_iterable(lists))
+        numbers, fields = flat[::2], flat[1::2]
+        if end != b"" or set(map(type, lists)) != {list} or any(len(one) % 2 for one in lists):
+            return None
+        if not _is_each_number(numbers) or not _fit(numbers, fields):
+            return None
+    except (ValueError, TypeError, IndexError):
+        return None
+    messages = iter(build_all(numbers, fields))
+    return [list(islice(messages, len(one) // 2)) for one in lists]
+
+
+def _is_each_number(numbers: Sequence[Any]) -> bool:
+    return set(map(type, numbers)) <= {int} and min(numbers, default=0) >= 0
 
 
 def _fit(numbers: Sequence[int], fields: Sequence[Any]) -> bool:

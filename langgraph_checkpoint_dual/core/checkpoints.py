@@ -7,7 +7,8 @@ stored once, in short form, and referred to by its place.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
@@ -174,16 +175,38 @@ def write_row(
 
 def pending_writes(serde: SerializerProtocol, rows: list[Row]) -> list[PendingWrite]:
     """The pending writes of one checkpoint, from rows of the `page` query, in `writes_sort_key` order."""
+    return writes_of(serde, in_order(rows))
+
+
+def in_order(rows: list[Row]) -> list[Row]:
+    """The rows of one checkpoint's pending writes, in `writes_sort_key` order."""
     if len(rows) > 1:
         rows = sorted(rows, key=lambda row: writes_sort_key(unescape(row[5]), unescape(row[4]), row[7]))
+    return rows
+
+
+def writes_of(serde: SerializerProtocol, rows: Sequence[Row]) -> list[PendingWrite]:
+    """The writes in these rows.
+
+    Raises:
+        DecodeError: if one of them is damaged; it says which task and channel.
+    """
+    with suppress(DecodeError):
+        decoded = values.decode_all(serde, list(map(_typed_write, rows)))
+        return [(unescape(row[4]), unescape(row[6]), value) for row, value in zip(rows, decoded, strict=True)]
     found: list[PendingWrite] = []
-    for _, _, _, checkpoint_id, task, path, channel, idx, data, *_ in rows:
+    for row in rows:  # one by one, to say where
+        task, channel = unescape(row[4]), unescape(row[6])
         try:
-            typed = values.unseal(data, values.place("write", checkpoint_id, task, path, str(idx), channel))
-            found.append((unescape(task), unescape(channel), values.decode(serde, typed)))
+            found.append((task, channel, values.decode(serde, _typed_write(row))))
         except DecodeError as exc:
-            raise exc.at(task_id=unescape(task), channel=unescape(channel)) from exc
+            raise exc.at(task_id=task, channel=channel) from exc
     return found
+
+
+def _typed_write(row: Row) -> bytes:
+    _, _, _, checkpoint_id, task, path, channel, idx, data, *_ = row
+    return values.unseal(data, values.place("write", checkpoint_id, task, path, str(idx), channel))
 
 
 def _shortened(checkpoint: Mapping[str, Any]) -> list[Any]:

@@ -17,7 +17,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import DeltaChannelHistory
 
 from langgraph_checkpoint_dual.core.address import Address, address_of
-from langgraph_checkpoint_dual.core.checkpoints import Loaded, pending_writes, slots_of
+from langgraph_checkpoint_dual.core.checkpoints import Loaded, in_order, slots_of, writes_of
 from langgraph_checkpoint_dual.core.garbage import unhurried
 from langgraph_checkpoint_dual.core.items import Slot
 from langgraph_checkpoint_dual.core.looks import ItemLost, Look
@@ -135,14 +135,13 @@ def _histories(
     found: dict[str, DeltaChannelHistory] = {}
     for channel, walk in walks.items():
         by_checkpoint = by_channel.get(escape(channel), {})
-        history: DeltaChannelHistory = {
-            "writes": [
-                write
-                for checkpoint_id in reversed(walk.passed)
-                if checkpoint_id in by_checkpoint
-                for write in pending_writes(store.serde, by_checkpoint[checkpoint_id])
-            ]
-        }
+        ordered = [
+            row
+            for checkpoint_id in reversed(walk.passed)
+            if checkpoint_id in by_checkpoint
+            for row in in_order(by_checkpoint[checkpoint_id])
+        ]
+        history: DeltaChannelHistory = {"writes": writes_of(store.serde, ordered)}
         if walk.seed is not None:
             history["seed"] = look.values(walk.seed, store.serde)[channel]
         found[channel] = history

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 from langgraph.checkpoint.serde.base import SerializerProtocol
@@ -19,7 +20,15 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
 
 from langgraph_checkpoint_dual.errors import DecodeError, EncodeError
-from langgraph_checkpoint_dual.images import is_list, is_message, load, load_list, stored_list, stored_message
+from langgraph_checkpoint_dual.images import (
+    is_list,
+    is_message,
+    load,
+    load_list,
+    load_lists,
+    stored_list,
+    stored_message,
+)
 from langgraph_checkpoint_dual.messages import BY_CLASS
 from langgraph_checkpoint_dual.serde import Serializer
 
@@ -90,6 +99,20 @@ def decode(serde: SerializerProtocol, typed: bytes) -> Any:
         raise
     except Exception as exc:
         raise DecodeError(f"{type(serde).__name__} cannot read the stored {name}: {exc or type(exc).__name__}") from exc
+
+
+def decode_all(serde: SerializerProtocol, typed: Sequence[bytes]) -> list[Any]:
+    """The values of many typed bytes.
+
+    Raises:
+        DecodeError: as `decode`.
+    """
+    lists = list(filter(is_list, typed))
+    quickly = load_lists(lists) if len(lists) > 1 else None
+    if quickly is None:
+        return [decode(serde, one) for one in typed]
+    found = iter(quickly)
+    return [next(found) if is_list(one) else decode(serde, one) for one in typed]
 
 
 def is_snapshot(typed: bytes) -> bool:
