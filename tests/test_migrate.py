@@ -276,6 +276,7 @@ async def test_several_at_once_share_the_work(kind: Kind, golden: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(120 + 20 * KILLS)
 @pytest.mark.parametrize("kind", BLOCKING, ids=str)
 async def test_killed_at_any_moment_it_goes_on(kind: Kind, golden: str) -> None:
     total = multiply(kind, golden, 2 * KILLS + 2)
