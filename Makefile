@@ -9,7 +9,7 @@ SOAK_SECONDS ?= 600
 SOAK_SEED ?=
 # Or each of hundreds of processes would compile LangGraph anew, where the environment forbids to keep compiled modules.
 export PYTHONDONTWRITEBYTECODE =
-PYTEST := -m pytest -q -n $(WORKERS) --dist worksteal
+PYTEST := -m pytest -q -rs -n $(WORKERS) --dist worksteal
 
 .PHONY: test check lint types layers demo bench soak test-lowest clean
 
