@@ -8,7 +8,9 @@ The contract:
    and changes no thread. Who arrives meanwhile waits; when the batch ends, the first who waits leads the next one,
    which is everything that has arrived by then.
 3. A caller on an event loop does not lead (`submit`): a thread of the executor does it for it.
-4. An exception from outside (Ctrl-C) hits only the work of the thread that it is raised in, wherever it is raised;
+4. A thread with `patience` does not lead at once, but lets whoever comes within that time take its work along. After
+   that it waits as all others do, or leads.
+5. An exception from outside (Ctrl-C) hits only the work of the thread that it is raised in, wherever it is raised;
    the rest stays in line. Every state that it can leave is one that `_leave` ends: what belongs together is stored in
    one assignment, locks are taken by `with`, and all that ends a batch may be done twice.
 
@@ -31,6 +33,9 @@ W = TypeVar("W")
 class Job(Generic[W]):
     """A piece of work in line. Who runs the batch calls `settle` once the commit has succeeded or the work failed."""
 
+    patient = False
+    """Whether it waits for company, and so is not to lead yet."""
+
     def __init__(self, work: W) -> None:
         self.work = work
         self.done = False
@@ -51,10 +56,11 @@ class Job(Generic[W]):
 
 
 class _ThreadJob(Job[W]):
-    """A job whose caller is a waiting thread. It waits at most once, so it may be woken more often."""
+    """A job whose caller is a waiting thread. It is woken at most once, however often that is tried."""
 
-    def __init__(self, work: W) -> None:
+    def __init__(self, work: W, *, patient: bool) -> None:
         super().__init__(work)
+        self.patient = patient
         self._gate = threading.Lock()
         self._gate.acquire()
 
@@ -63,9 +69,9 @@ class _ThreadJob(Job[W]):
         with suppress(RuntimeError):  # it was woken already
             self._gate.release()
 
-    def wait(self) -> None:
-        """Wait until the job is done or leads."""
-        self._gate.acquire()
+    def wait(self, seconds: float = -1) -> None:
+        """Wait until the job is done or leads, or for some seconds."""
+        self._gate.acquire(timeout=seconds)
 
 
 class _LoopJob(Job[W]):
@@ -111,11 +117,15 @@ class Combiner(Generic[W]):
         self._line: deque[Job[W]] = deque()
         self._leader: Job[W] | None = None
 
-    def run(self, work: W) -> Any:
-        """Run work in a batch, from a thread that may block."""
-        job = _ThreadJob(work)
+    def run(self, work: W, patience: float = 0.0) -> Any:
+        """Run work in a batch, from a thread that may block; it may wait `patience` seconds for company."""
+        job = _ThreadJob(work, patient=patience > 0)
         try:
-            if not self._enter(job):
+            ready = self._enter(job)
+            if job.patient:
+                job.wait(patience)
+                ready = self._lose_patience(job)
+            if not ready:
                 job.wait()
             if not job.done:
                 self._lead(job)
@@ -147,10 +157,18 @@ class Combiner(Generic[W]):
         """Get in line; whether the job leads."""
         with self._mutex:
             self._line.append(job)
-            if self._leader is not None:
+            if self._leader is not None or job.patient:
                 return False
             self._leader = job
             return True
+
+    def _lose_patience(self, job: _ThreadJob[W]) -> bool:
+        """Wait for company no more: lead, if nobody does; whether the job leads or is done."""
+        with self._mutex:
+            job.patient = False
+            if self._leader is None and job in self._line:
+                self._leader = job
+            return self._leader is job or job.done
 
     def _leave(self, job: Job[W]) -> None:
         """Give a job up, wherever it was; a leader hands over."""
@@ -173,12 +191,16 @@ class Combiner(Generic[W]):
         self._run_batch(list(own.batch))
 
     def _end(self, own: Job[W]) -> Job[W] | None:
-        """Make the first in line the next leader, before it what the batch has left over; the heir, if there is one."""
+        """Make the first in line who has no patience the next leader; the heir, if there is one.
+
+        What the batch has left over goes to the head of the line.
+        """
         with self._mutex:
             if self._leader is own:
                 line = deque(job for job in own.batch if not job.done)
                 line.extend(self._line)
-                heir = line[0] if line else None
+                ready = [job for job in line if not job.patient]
+                heir = ready[0] if ready else None
                 self._line, self._leader, own.heir = line, heir, heir
         return own.heir
 

@@ -32,6 +32,7 @@ from langgraph_checkpoint_dual.sqlite.connections import (
     commit_on,
     roll_back_on,
 )
+from langgraph_checkpoint_dual.sqlite.patience import Patience
 from langgraph_checkpoint_dual.sqlite.space import vacuumed
 from langgraph_checkpoint_dual.sqlite.transactions import SqliteTx, Work, quoted_names
 
@@ -56,6 +57,7 @@ class SqliteEngine:
         self._names = quoted_names(prefix)
         self._queries = Queries(PACKAGE, self._names)
         self._migrations = migrations.migrations_of(PACKAGE)
+        self.patience = Patience()
         self._ready = False
         self._closed = False
         self._line_up()
@@ -80,12 +82,16 @@ class SqliteEngine:
                 place.rest()
 
     async def change(self, edit: Callable[[Tx], Awaitable[T]]) -> T:
-        self.setup()
-        result: T = self.combiner.run(edit)
-        return result
+        return await self._run(edit, 0.0)
 
     async def append(self, addition: Put | PutWrites) -> Outcome:
-        return await stored(self.change, lambda tx: tx.insert(addition))
+        with self.patience.noting(addition) as seconds:
+            return await stored(partial(self._run, patience=seconds), lambda tx: tx.insert(addition))
+
+    async def _run(self, edit: Callable[[Tx], Awaitable[T]], patience: float) -> T:
+        self.setup()
+        result: T = self.combiner.run(edit, patience)
+        return result
 
     async def compute(self, weight: int, work: Callable[[], T]) -> T:
         return work()

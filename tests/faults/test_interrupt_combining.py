@@ -37,22 +37,22 @@ class Scene:
         """What happens in the first batch that holds a work."""
         self._threads: list[threading.Thread] = []
 
-    def start(self, *works: str) -> None:
+    def start(self, *works: str, patience: float = 0.0) -> None:
         """Each work in a thread, one after the other in line."""
         for work in works:
             before = len(self.combiner._line)
-            self._threads.append(threading.Thread(target=self.use, args=[work], daemon=True))
+            self._threads.append(threading.Thread(target=self.use, args=[work, patience], daemon=True))
             self._threads[-1].start()
-            wait_until(lambda before=before: len(self.combiner._line) > before)  # type: ignore[misc]
+            wait_until(lambda before=before, work=work: len(self.combiner._line) > before or work in self.committed)  # type: ignore[misc]
 
     def lead(self, work: str) -> None:
         """A work in a thread, which leads unless somebody does."""
         self._threads.append(threading.Thread(target=self.use, args=[work], daemon=True))
         self._threads[-1].start()
 
-    def use(self, work: str) -> None:
+    def use(self, work: str, patience: float = 0.0) -> None:
         try:
-            self.returned[work] = self.combiner.run(work)
+            self.returned[work] = self.combiner.run(work, patience)
         except BaseException as exc:
             self.returned[work] = exc
 
@@ -75,9 +75,9 @@ class Scene:
             job.settle(f"{job.work}!")
 
 
-def main_is_interrupted(scene: Scene, point: Point) -> None:
+def main_is_interrupted(scene: Scene, point: Point, patience: float = 0.0) -> None:
     def use() -> None:
-        scene.returned[MAIN] = scene.combiner.run(MAIN)
+        scene.returned[MAIN] = scene.combiner.run(MAIN, patience)
 
     if not is_interrupted(point, use):
         assert scene.returned[MAIN] == f"{MAIN}!"
@@ -147,5 +147,45 @@ def test_who_follows(place: int, leader_fails: bool) -> None:
         has_tried.set()
         scene.end(*OTHERS, *([] if leader_fails else ["leader"]))
         assert isinstance(scene.returned["leader"], Interruption) is leader_fails
+
+    assert each_point(attempt) > 5
+
+
+def test_who_has_patience_is_taken_along_by_who_comes() -> None:
+    scene = Scene()
+    scene.start(*OTHERS, patience=PATIENCE)
+    assert scene.committed == []
+    assert scene.combiner.run(MAIN) == f"{MAIN}!"
+    scene.end(*OTHERS)
+    assert scene.committed[:4] == [*OTHERS, MAIN], "in one batch"
+
+
+def test_who_loses_patience_leads() -> None:
+    scene = Scene()
+    assert scene.combiner.run(MAIN, 0.001) == f"{MAIN}!"
+    scene.end()
+
+
+@pytest.mark.parametrize("patience", [0.0, 0.001, PATIENCE])
+def test_who_has_patience_while_others_come_and_go(patience: float) -> None:
+    """Losing it within a batch, before one and after one."""
+    scene = Scene()
+    scene.before_commit["leader"] = lambda: scene.start(*OTHERS, patience=patience)
+    scene.combiner.run("leader")
+    if patience == PATIENCE:
+        assert scene.committed == ["leader"], "nobody who has patience leads"
+        scene.lead("last")
+    scene.end(*OTHERS)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_an_interruption_of_who_has_patience(place: int) -> None:
+    def attempt(point: Point) -> None:
+        scene = Scene()
+        scene.start(*OTHERS[:place], patience=PATIENCE)
+        main_is_interrupted(scene, point, patience=0.001)
+        scene.start(*OTHERS[place:], patience=0.001)
+        scene.lead("last")
+        scene.end(*OTHERS, "last")
 
     assert each_point(attempt) > 5
