@@ -13,7 +13,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.checkpoint.base.id import uuid6
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 
-from langgraph_checkpoint_dual.core.inspection import doctor, mending, surveying
+from langgraph_checkpoint_dual.core.inspection import doctor, mending, surveying, tables
 from langgraph_checkpoint_dual.core.migrations import migrations_of
 from langgraph_checkpoint_dual.core.tx import finish
 from tests.support.checkpoints import checkpoint, config, metadata, put
@@ -122,12 +122,13 @@ async def test_the_size_of_a_page_makes_no_difference(
     whole = await examined(saver, kind)
     for module, name, size in (
         (doctor, "ROWS", 2),
-        (doctor, "_NARROW_ROWS", 3),
-        (doctor, "_PAGE_BYTES", 500),
+        (tables, "ROWS", 2),
+        (doctor, "NARROW_ROWS", 3),
+        (tables, "_PAGE_BYTES", 500),
         (surveying, "_MANY_RANGES", 1),
     ):
         monkeypatch.setattr(module, name, size)
-    for table, size in ((doctor._Checkpoints, 2), (doctor._Checked, 3)):
+    for table, size in ((tables.Checkpoints, 2), (tables.Checked, 3)):
         monkeypatch.setattr(table, "limit", size)
     assert await examined(saver, kind) == whole
     assert len(whole.findings) == 7

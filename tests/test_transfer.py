@@ -21,7 +21,7 @@ from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.types import Command
 
 from langgraph_checkpoint_dual import PostgresSaver, SqliteSaver
-from langgraph_checkpoint_dual.core.transfer import transferring
+from langgraph_checkpoint_dual.core.transfer import pages, transferring
 from langgraph_checkpoint_dual.errors import ConfigError
 from langgraph_checkpoint_dual.transfer import Progress, TransferError, atransfer, transfer
 from tests.support import postgres, tables
@@ -128,7 +128,7 @@ class TestBetweenOurs:
     async def test_long_threads_come_in_parts(self, pair: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         source, target = pair
         monkeypatch.setattr(transferring, "_SPAN", 7)
-        monkeypatch.setattr(transferring, "PAGE_BYTES", 2000)
+        monkeypatch.setattr(pages, "PAGE_BYTES", 2000)
         await put_chain(source, "long", 40)
         await put_chain(source, "long", 3, ns="z")
         source.put_writes(config("long", "zz", "not stored yet"), [("late", 1)], "task")

@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 import sys
 
-from langgraph_checkpoint_dual.core.transfer import transferring
+from langgraph_checkpoint_dual.core.transfer import pages
 from langgraph_checkpoint_dual.transfer import Progress, transfer
 
 
 def main(source: str, target: str, recode: str) -> None:
-    transferring.PAGE_BYTES = 4096  # many transactions, so that there is much to be killed between
+    pages.PAGE_BYTES = 4096  # many transactions, so that there is much to be killed between
 
     def say(at: Progress) -> None:
         os.write(1, f"{at.checkpoints}\n".encode())

@@ -15,14 +15,13 @@ The contract:
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
-from langgraph_checkpoint_dual.core import values
 from langgraph_checkpoint_dual.core.address import Address, thread_key
 from langgraph_checkpoint_dual.core.checkpoints import slots_of
 from langgraph_checkpoint_dual.core.inspection.describing import describe
@@ -33,13 +32,19 @@ from langgraph_checkpoint_dual.core.inspection.surveying import (
     extend,
     intersection,
     number_of,
-    numbered,
-    page,
     pages,
     rows_of_items,
     settled,
     surveyed,
     used_ranges,
+)
+from langgraph_checkpoint_dual.core.inspection.tables import (
+    NARROW_ROWS,
+    Checkpoints,
+    Items,
+    Writes,
+    next_places,
+    unsealed,
 )
 from langgraph_checkpoint_dual.core.inspection.wording import out_of_step
 from langgraph_checkpoint_dual.core.items import Range
@@ -51,8 +56,7 @@ from langgraph_checkpoint_dual.core.times import micros_of_id, now
 from langgraph_checkpoint_dual.core.tx import Database, Row, Tx
 from langgraph_checkpoint_dual.errors import CheckpointerError, DecodeError
 
-_NARROW_ROWS, _OFFICIAL_ROWS = 4096, 16
-_PAGE_BYTES = 8 * 1024 * 1024
+_OFFICIAL_ROWS = 16
 _DAY = 24 * 3600 * 10**6
 
 Kind: TypeAlias = Literal[
@@ -191,11 +195,11 @@ class _Doctor:
         counted = await self._fetch("doctor_counted")
         self._total = sum(counted[0])
         self._advanced()
-        checkpoints = _Checkpoints(self.db, self._where)
-        items = _Items(self.db, self._where)
-        writes = _Writes(self.db, self._where)
+        checkpoints = Checkpoints(self.db, self._where)
+        items = Items(self.db, self._where)
+        writes = Writes(self.db, self._where)
         last = None
-        while place := min(await _next_places(checkpoints, items, writes), default=None):
+        while place := min(await next_places(checkpoints, items, writes), default=None):
             namespace = _Namespace(self, *place)
             async for row in checkpoints.of(place):
                 namespace.take(row)
@@ -302,7 +306,7 @@ class _Doctor:
 
     async def _pages(self, query: str, width: int) -> AsyncIterator[Row]:
         """All rows of a query whose first columns, `width` of them, are their key."""
-        async for row in pages(self.db, query, width, self._where, _NARROW_ROWS):
+        async for row in pages(self.db, query, width, self._where, NARROW_ROWS):
             yield row
 
 
@@ -315,95 +319,6 @@ def _is_object(text: str) -> bool:
         return isinstance(json.loads(text), dict)
     except ValueError:
         return False
-
-
-# --- Reading tables in the order of their keys ---
-
-
-class _Checkpoints:
-    """A table, read in the order of its key, one namespace after the other."""
-
-    query, width, limit = "doctor_checkpoints", 3, ROWS
-
-    def __init__(self, db: Database, where: Mapping[str, Mapping[str, Any]]) -> None:
-        self.db = db
-        self._rows = pages(db, self.query, self.width, where, self.limit)
-        self._next: Row | None = None
-
-    async def place(self) -> tuple[str, str] | None:
-        """The thread and namespace of the next row."""
-        if self._next is None:
-            self._next = await anext(self._rows, None)
-        return None if self._next is None else (self._next[0], self._next[1])
-
-    async def of(self, place: tuple[str, str]) -> AsyncIterator[Any]:
-        """The rows of a namespace, if it is the next one."""
-        while await self.place() == place:
-            row, self._next = self._next, None
-            yield row
-
-
-class _Checked(_Checkpoints):
-    """A table whose data is read in batches of bounded size, along its keys."""
-
-    limit = _NARROW_ROWS
-
-    def sound(self, row: Row) -> bool:
-        """Whether a row has the checksum of its place and data."""
-        raise NotImplementedError
-
-    async def of(self, place: tuple[str, str]) -> AsyncIterator[tuple[Row, bool]]:
-        """The keys of a namespace's rows, and whether they are sound."""
-        batch: list[Row] = []
-        size = 0
-        async for row in super().of(place):
-            if batch and (size + row[-1] > _PAGE_BYTES or len(batch) >= ROWS):
-                async for checked in self._checked(batch):
-                    yield checked
-                batch, size = [], 0
-            batch.append(row)
-            size += row[-1]
-        async for checked in self._checked(batch):
-            yield checked
-
-    async def _checked(self, batch: Sequence[Row]) -> AsyncIterator[tuple[Row, bool]]:
-        if not batch:
-            return
-        first, last = batch[0][: self.width], batch[-1][: self.width]
-        between = {**numbered("first", first), **numbered("last", last)}
-        rows = await page(self.db, f"{self.query} data", {"between": between})
-        found = {row[: self.width]: self.sound(row) for row in rows}
-        for row in batch:
-            if (sound := found.get(row[: self.width])) is not None:  # it may have been removed meanwhile
-                yield row, sound
-
-
-class _Items(_Checked):
-    query, width = "doctor_items", 4
-
-    def sound(self, row: Row) -> bool:
-        _, _, channel, seq, added_at, checksum, data = row
-        found: int = checksum
-        return values.item_checksum(data, values.place("item", channel), seq, added_at) == found
-
-
-class _Writes(_Checked):
-    query, width = "doctor_writes", 5
-
-    def sound(self, row: Row) -> bool:
-        _, _, checkpoint_id, task_id, idx, task_path, channel, data = row
-        return _unsealed(data, "write", checkpoint_id, task_id, task_path, str(idx), channel) is not None
-
-
-async def _next_places(*tables: _Checkpoints) -> list[tuple[str, str]]:
-    return [place for table in tables if (place := await table.place()) is not None]
-
-
-def _unsealed(sealed: bytes, *place: str) -> bytes | None:
-    try:
-        return values.unseal(bytes(sealed), values.place(*place))
-    except DecodeError:
-        return None
 
 
 # --- One namespace ---
@@ -491,11 +406,11 @@ def _damages(
     checkpoint_id: str, parent_id: str | None, checkpoint: bytes, metadata: str, exact: bytes | None, run_id: str | None
 ) -> Iterator[str]:
     """What of a checkpoint's row is damaged, besides its slots."""
-    typed = _unsealed(checkpoint, "checkpoint", checkpoint_id, parent_id or "")
+    typed = unsealed(checkpoint, "checkpoint", checkpoint_id, parent_id or "")
     if typed is None:
         yield "its row (or the parent that it names)"
     if exact is not None:
-        if _unsealed(exact, "metadata", checkpoint_id) is None:
+        if unsealed(exact, "metadata", checkpoint_id) is None:
             yield "its metadata"
     elif typed is not None and not _fits(typed, metadata):
         yield "its metadata"

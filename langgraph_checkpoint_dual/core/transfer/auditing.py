@@ -19,19 +19,9 @@ from langgraph_checkpoint_dual.core.looks import ItemLost
 from langgraph_checkpoint_dual.core.rows import CheckpointRow, ItemRow, WriteRow
 from langgraph_checkpoint_dual.core.store import Store
 from langgraph_checkpoint_dual.core.text import unescape
-from langgraph_checkpoint_dual.core.transfer.transferring import (
-    Bounds,
-    Entry,
-    Fetched,
-    Group,
-    Key,
-    Link,
-    Narrow,
-    Page,
-    groups,
-    pages_of,
-    sizes_of,
-)
+from langgraph_checkpoint_dual.core.transfer.narrow import Bounds, Key, Narrow, sizes_of
+from langgraph_checkpoint_dual.core.transfer.pages import Entry, Fetched, Page, pages_of
+from langgraph_checkpoint_dual.core.transfer.transferring import Group, Link, groups
 from langgraph_checkpoint_dual.errors import DecodeError
 
 

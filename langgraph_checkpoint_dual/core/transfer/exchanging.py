@@ -25,7 +25,7 @@ from langgraph_checkpoint_dual.core.store import Store
 from langgraph_checkpoint_dual.core.text import escape, unescape
 from langgraph_checkpoint_dual.core.threads import delete_thread
 from langgraph_checkpoint_dual.core.times import micros, micros_of, micros_of_id
-from langgraph_checkpoint_dual.core.transfer.transferring import ThreadPages
+from langgraph_checkpoint_dual.core.transfer.narrow import ThreadPages
 from langgraph_checkpoint_dual.core.transfer.transfers import Meter, Options
 from langgraph_checkpoint_dual.core.tx import Database, Row, Tx
 from langgraph_checkpoint_dual.errors import DecodeError

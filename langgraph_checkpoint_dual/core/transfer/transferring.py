@@ -6,7 +6,7 @@ The contract:
    target's serializer can read what the source's has written is decided before.
 2. A *page* is one transaction on the target: some checkpoints with all their items that the target lacks, and with
    their pending writes. So each checkpoint that is seen in the target is whole, and so is each thread of up to
-   `PAGE_BYTES`.
+   `PAGE_BYTES` (`pages.py`).
 3. Progress is noted nowhere. What the target has is found by comparing narrow rows (keys and checksums), and what is
    equal is not sent again. Whoever is killed begins again from the start and soon is where he was; whoever repeats a
    transfer brings over what is new.
@@ -23,9 +23,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
-from itertools import groupby
 from typing import Any, NamedTuple, TypeAlias
 
 from langgraph_checkpoint_dual.core import values
@@ -33,137 +31,29 @@ from langgraph_checkpoint_dual.core.address import Address
 from langgraph_checkpoint_dual.core.checkpoints import slots_of
 from langgraph_checkpoint_dual.core.items import Manifest, Range, merged
 from langgraph_checkpoint_dual.core.looks import ItemLost
-from langgraph_checkpoint_dual.core.queries import Conditions, fetch_where
 from langgraph_checkpoint_dual.core.rows import CheckpointRow, CurrentRow, ItemRow, RegistryRow, WriteRow
 from langgraph_checkpoint_dual.core.store import Store, unless_lost
 from langgraph_checkpoint_dual.core.text import escape, unescape
 from langgraph_checkpoint_dual.core.threads import delete_thread, kept_by_prune
-from langgraph_checkpoint_dual.core.transfer.transfers import Meter, Options
+from langgraph_checkpoint_dual.core.transfer.narrow import (
+    WHOLE,
+    Bounds,
+    Key,
+    Narrow,
+    Stamp,
+    fetched,
+    has_more,
+    narrow,
+    sizes_of,
+)
+from langgraph_checkpoint_dual.core.transfer.pages import Entry, Fetched, Page, beyond, pages_of, portions
+from langgraph_checkpoint_dual.core.transfer.transfers import Meter
 from langgraph_checkpoint_dual.core.tx import Database, Row, Tx
 from langgraph_checkpoint_dual.errors import DecodeError
 
-PAGE_BYTES = 4 * 1024 * 1024
-"""A page is ended at about this size, unless a single checkpoint has more that is new."""
-_PAGE_CHECKPOINTS = 1000
 _SPAN = 2000
-_THREADS = 256
 
-Key: TypeAlias = tuple[str, str, str]
-"""Thread, namespace and checkpoint, as stored."""
 Parents: TypeAlias = Mapping[tuple[str, str], "str | None"]
-
-
-class ThreadPages:
-    """The threads of a database of ours that are asked for, in the order of their ids."""
-
-    def __init__(self, db: Database, options: Options) -> None:
-        self._db, self._where = db, options.where
-        self._ids = None if options.thread_ids is None else list(options.thread_ids)
-        self._after: str | None = ""
-
-    async def total(self) -> int:
-        """About how many there are."""
-        if self._ids is not None:
-            return len(self._ids)
-        rows = await self._db.read(partial(fetch_where, query="threads counted", where=self._where))
-        return int(rows[0][0])
-
-    async def next(self) -> list[str]:
-        """The next ones, as stored; none at the end."""
-        while self._after is not None:
-            found = await self._db.read(self._given if self._ids is not None else self._found)
-            if found:
-                return found
-        return []
-
-    async def _given(self, tx: Tx) -> list[str]:
-        assert self._ids is not None
-        wanted, self._ids = self._ids[:_THREADS], self._ids[_THREADS:]
-        self._after = self._after if wanted else None
-        if not self._where or not wanted:
-            return wanted
-        rows = await self._registered(tx, {**self._where, "among": {"among": json.dumps(wanted)}})
-        return [row[0] for row in rows]
-
-    async def _found(self, tx: Tx) -> list[str]:
-        if self._where:
-            rows = await self._registered(tx, {**self._where, "beyond": {"beyond": self._after}})
-        else:
-            rows = await tx.fetch("thread_ids", after=self._after, limit=_THREADS)
-        found = sorted(row[0] for row in rows)
-        self._after = found[-1] if found else None
-        return found
-
-    async def _registered(self, tx: Tx, where: Conditions) -> list[Row]:
-        return await fetch_where(tx, "threads paged", where, limit=_THREADS)
-
-
-class Stamp(NamedTuple):
-    """A checkpoint by its checksums, and what is needed to fetch it."""
-
-    checkpoint: bytes
-    metadata: bytes | None
-    slots: bytes
-    size: int
-
-
-@dataclass
-class _Writes:
-    """The pending writes of a checkpoint, by their checksums."""
-
-    stamps: set[Row] = field(default_factory=set)
-    size: int = 0
-
-
-class Narrow(NamedTuple):
-    """The narrow rows of some threads, or of a part of one."""
-
-    checkpoints: dict[Key, Stamp]
-    writes: dict[Key, _Writes]
-
-
-@dataclass
-class Entry:
-    """A checkpoint, or only its writes, on its way."""
-
-    key: Key
-    stamp: Stamp | None
-    """`None` if only the writes are on their way."""
-    writes: int
-    """How many of its writes are on their way."""
-    size: int
-    ranges: list[tuple[str, Range]]
-    """The items that are on their way, by channel as stored."""
-
-    @property
-    def wanted(self) -> list[tuple[str, str, str, int, int]]:
-        """The items as the queries want them."""
-        thread_id, checkpoint_ns, _ = self.key
-        return [(thread_id, checkpoint_ns, channel, at, at + n - 1) for channel, (at, n) in self.ranges]
-
-
-@dataclass
-class Page:
-    """What one transaction brings over."""
-
-    entries: list[Entry] = field(default_factory=list)
-    size: int = 0
-
-    @property
-    def is_full(self) -> bool:
-        return self.size >= PAGE_BYTES or len(self.entries) >= _PAGE_CHECKPOINTS
-
-
-class Fetched(NamedTuple):
-    """The rows of a page."""
-
-    items: list[ItemRow]
-    checkpoints: list[CheckpointRow]
-    writes: list[WriteRow]
-
-
-Bounds: TypeAlias = "tuple[tuple[str, str] | None, tuple[str, str] | None]"
-WHOLE: Bounds = (None, None)
 
 
 class Link(NamedTuple):
@@ -270,7 +160,7 @@ class Group:
         while True:
             ns, checkpoint_id = after or ("", "")
             args = {"thread_id": thread, "after_ns": ns, "after_id": checkpoint_id, "count": _SPAN - 1}
-            rows = await _fetched(self._link.source, "boundary", **args)
+            rows = await fetched(self._link.source, "boundary", **args)
             upto = (rows[0][0], rows[0][1]) if rows else None
             found.append((after, upto))
             if upto is None:
@@ -336,7 +226,7 @@ class Group:
         if stamp is not None and self._is_same(stamp, target.checkpoints.get(key)):
             stamp, ranges = None, []
         writes, stored = source.writes.get(key), target.writes.get(key)
-        if writes is not None and stored is not None and not _has_more(writes, stored):
+        if writes is not None and stored is not None and not has_more(writes, stored):
             writes = None
         if stamp is None and writes is None:
             return None
@@ -360,7 +250,7 @@ class Group:
             if isinstance(slot, Manifest):
                 channel = escape(name)
                 have = self._have.get((key[0], key[1], channel), [])
-                new = _beyond(slot.ranges, have)
+                new = beyond(slot.ranges, have)
                 if new:
                     self._have[key[0], key[1], channel] = merged([*have, *new])
                     found += [(channel, part) for part in new]
@@ -371,7 +261,7 @@ class Group:
         owners = [entry for entry in entries for _ in entry.ranges]
         if owners:
             text = json.dumps([one for entry in entries for one in entry.wanted])
-            for at, size in await _fetched(self._link.source, "item_sizes", ranges=text):
+            for at, size in await fetched(self._link.source, "item_sizes", ranges=text):
                 owners[at].size += size
 
     async def _send(self, page: Page) -> None:
@@ -415,13 +305,13 @@ class Group:
     async def _register(self, threads: list[str]) -> None:
         """Bring over the registry's rows of these threads, unless the target's are of the same time."""
         names = json.dumps(threads)
-        rows = [RegistryRow(*row) for row in await _fetched(self._link.source, "rows_of_threads", threads=names)]
+        rows = [RegistryRow(*row) for row in await fetched(self._link.source, "rows_of_threads", threads=names)]
         stored = {
-            row[0]: RegistryRow(*row) for row in await _fetched(self._link.target, "rows_of_threads", threads=names)
+            row[0]: RegistryRow(*row) for row in await fetched(self._link.target, "rows_of_threads", threads=names)
         }
         rows = [row for row in rows if row.thread_id in self._changed or _has_news(row, stored.get(row.thread_id))]
         current = [
-            CurrentRow(*row) for row in await _fetched(self._link.source, "rows_of_current_threads", threads=names)
+            CurrentRow(*row) for row in await fetched(self._link.source, "rows_of_current_threads", threads=names)
         ]
         if rows and not self._options.dry_run:
             self._changed.update(row.thread_id for row in rows)
@@ -432,7 +322,7 @@ async def _store(page: Page, fetched: Fetched, tx: Tx) -> None:
     threads = json.dumps(sorted({entry.key[0] for entry in page.entries}))
     await tx.execute("lock_threads", threads=threads)
     await tx.execute("forget_deleted", threads=threads)
-    for items in _portions(fetched.items):
+    for items in portions(fetched.items):
         await tx.load("load_items", items)
     await tx.load("insert_checkpoint", fetched.checkpoints)
     await tx.load("replace_write", fetched.writes)
@@ -443,93 +333,6 @@ async def _store_registry(rows: list[RegistryRow], current: list[CurrentRow], tx
     await tx.load("load_current_threads", current)
 
 
-async def sizes_of(db: Database, threads: Sequence[str]) -> dict[str, int]:
-    rows = await _fetched(db, "thread_sizes", threads=json.dumps(threads))
-    return {row[0]: int(row[1]) for row in rows}
-
-
-async def _fetched(db: Database, query: str, /, **args: Any) -> list[Row]:
-    async def look(tx: Tx) -> list[Row]:
-        return await tx.fetch(query, **args)
-
-    return await db.read(look)
-
-
-async def narrow(db: Database, threads: Sequence[str], span: Bounds) -> Narrow:
-    """The narrow rows of some threads, those of the writes read last: they are as new as their checkpoints."""
-    names, args = [], {"threads": json.dumps(threads)}
-    for name, bound in zip(("after", "upto"), span, strict=True):
-        if bound is not None:
-            names.append(name)
-            args |= {f"{name}_ns": bound[0], f"{name}_id": bound[1]}
-    where = f" where {' and '.join(names)}" if names else ""
-    found = Narrow({}, {})
-
-    async def look(tx: Tx) -> tuple[list[Row], list[Row]]:
-        return await tx.fetch(f"narrow checkpoints{where}", **args), await tx.fetch(f"narrow writes{where}", **args)
-
-    checkpoints, writes = await db.read(look)
-    for row in checkpoints:
-        found.checkpoints[row[:3]] = Stamp(*row[3:])
-    for row in writes:
-        one = found.writes.setdefault(row[:3], _Writes())
-        one.stamps.add(row[3:6])
-        one.size += row[6]
-    return found
-
-
-def pages_of(entries: Iterable[Entry]) -> Iterator[Page]:
-    """The entries in pages, threads whole as far as possible."""
-    page = Page()
-    for thread in _by_thread(entries):
-        if page.entries and page.size + sum(entry.size for entry in thread) > PAGE_BYTES:
-            yield page
-            page = Page()
-        for entry in thread:
-            page.entries.append(entry)
-            page.size += entry.size
-            if page.is_full:
-                yield page
-                page = Page()
-    if page.entries:
-        yield page
-
-
-def _portions(items: Sequence[ItemRow]) -> Iterator[list[ItemRow]]:
-    """The items in as many statements as they need: those of a single checkpoint may be very many."""
-    portion: list[ItemRow] = []
-    size = 0
-    for item in items:
-        portion.append(item)
-        size += len(item.data)
-        if size >= 4 * PAGE_BYTES:
-            yield portion
-            portion, size = [], 0
-    if portion:
-        yield portion
-
-
-def _by_thread(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
-    for _, group in groupby(entries, key=lambda entry: entry.key[0]):
-        yield list(group)
-
-
-def _beyond(ranges: Iterable[Range], have: Sequence[Range]) -> list[Range]:
-    """The parts of some ranges that are not in others, which are merged."""
-    found: list[Range] = []
-    for start, count in merged(ranges):
-        end = start + count
-        for first, held in have:
-            if first + held <= start or first >= end:
-                continue
-            if first > start:
-                found.append((start, first - start))
-            start = first + held
-        if start < end:
-            found.append((start, end - start))
-    return found
-
-
 def _hung(row: CheckpointRow, parent_id: str | None) -> CheckpointRow:
     """A checkpoint's row with another parent, which its checksum covers."""
     if row.parent_checkpoint_id == parent_id:
@@ -537,12 +340,6 @@ def _hung(row: CheckpointRow, parent_id: str | None) -> CheckpointRow:
     typed = values.unseal(row.checkpoint, values.place("checkpoint", row.checkpoint_id, row.parent_checkpoint_id or ""))
     sealed = values.seal(typed, values.place("checkpoint", row.checkpoint_id, parent_id or ""))
     return row._replace(parent_checkpoint_id=parent_id, checkpoint=sealed)
-
-
-def _has_more(writes: _Writes, stored: _Writes) -> bool:
-    """Whether some writes are news; if the target has others beside them, the run went on there."""
-    places, there = ({row[:2] for row in one.stamps} for one in (writes, stored))
-    return there <= places and not writes.stamps <= stored.stamps
 
 
 def _has_news(row: RegistryRow, stored: RegistryRow | None) -> bool:
