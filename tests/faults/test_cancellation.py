@@ -77,13 +77,24 @@ class Subject:
     async def prune(self) -> None:
         await self.saver.aprune(["copy"])
 
+    async def runs(self) -> None:
+        await self.saver.adelete_for_runs(["run"])
+
+    async def register(self) -> None:
+        assert (await self.saver.threads.aregister("thread", title="a title")).title == "a title"
+
+    async def append(self) -> None:
+        await self.saver.messages("chat").aappend(("human", "said"))
+
     def all(self) -> dict[str, Operation]:
-        names = ("put", "put_writes", "get", "list", "history", "copy", "prune")
+        names = ("put", "put_writes", "get", "list", "history", "copy", "prune", "runs", "register", "append")
         return {name: getattr(self, name) for name in names}
 
     async def check(self) -> None:
         """Everything is whole, and one more of each works, more of them at once than there are connections."""
         for found in await listed(self.saver, None):
+            if found.config["configurable"]["thread_id"] == "chat":
+                continue
             place = found.config["configurable"]
             found.config["configurable"] = {**place, "thread_id": "thread"}
             assert is_whole(found), found

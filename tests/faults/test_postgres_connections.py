@@ -236,6 +236,7 @@ async def test_sessions_on_a_standby_are_left_for_the_primary(way: Way) -> None:
         with primary.standby() as standby:
             async with way.opened(standby.uri) as saver:
                 [before] = await listed(saver, config())
+                assert (await saver.aget_tuple(before.config)).checkpoint["channel_values"] == {"total": 1}
                 task = asyncio.create_task(in_background(saver, "aput", before.config))
                 await asyncio.to_thread(standby.promote)
                 await asyncio.wait_for(task, 60)
