@@ -356,12 +356,12 @@ class Copies:
         image: an image of a faithful value.
     """
 
-    __slots__ = ("_deep", "_fields", "_flat", "_shape")
+    __slots__ = ("_deep", "_fields", "_flat", "_number")
 
     def __init__(self, image: bytes) -> None:
-        self._shape = SHAPES[image[0]] if _is_of_message(image) else None
-        self._fields: Any = _unpack(memoryview(image)[1:] if self._shape else image)
-        if self._shape is None:
+        self._number = image[0] if _is_of_message(image) else None
+        self._fields: Any = _unpack(image if self._number is None else memoryview(image)[1:])
+        if self._number is None:
             return
         mutable = [key for key, value in self._fields.items() if type(value) in _MUTABLE]
         self._flat = [key for key in mutable if _is_flat(self._fields[key])]
@@ -369,14 +369,24 @@ class Copies:
 
     def one(self) -> Any:
         """A copy that shares nothing mutable with any other."""
-        if self._shape is None:
-            return _copied(self._fields)
-        fields = self._fields.copy()
-        for key in self._flat:
-            fields[key] = fields[key].copy()
-        for key in self._deep:
-            fields[key] = _copied(fields[key])
-        return self._shape.build(fields)
+        return self.one_of_each([self])[0]
+
+    @staticmethod
+    def one_of_each(many: Sequence[Copies]) -> list[Any]:
+        """`one` of each of these."""
+        if any(each._number is None for each in many):
+            return [_copied(each._fields) if each._number is None else each.one() for each in many]
+        numbers: list[Any] = []
+        copied: list[dict[str, Any]] = []
+        for each in many:
+            fields = each._fields.copy()
+            for key in each._flat:
+                fields[key] = fields[key].copy()
+            for key in each._deep:
+                fields[key] = _copied(fields[key])
+            numbers.append(each._number)
+            copied.append(fields)
+        return build_all(numbers, copied)
 
 
 _MUTABLE = frozenset((dict, list))

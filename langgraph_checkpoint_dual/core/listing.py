@@ -19,7 +19,7 @@ from langgraph_checkpoint_dual.core.store import Store, newness, undamaged, unle
 from langgraph_checkpoint_dual.core.tx import Database, Row, Tx
 from langgraph_checkpoint_dual.errors import ConfigError, DecodeError
 
-_FIRST_PAGE, _LARGEST_PAGE, _PAGE_BYTES = 8, 128, 4 * 1024 * 1024
+_FIRST_PAGE, _FIRST_OF_FEW, _LARGEST_PAGE, _PAGE_BYTES = 8, 32, 128, 4 * 1024 * 1024
 
 
 def listing(
@@ -56,7 +56,9 @@ class Listing:
         on_damaged: Callable[[DecodeError], object] | None,
     ) -> None:
         self._store, self._where, self._left, self._on_damaged = store, where, limit, on_damaged
-        self._size, self._average, self._look = _FIRST_PAGE, 1, Look({})
+        # Who names a limit will read on until then.
+        self._size = _FIRST_PAGE if limit is None else _FIRST_OF_FEW
+        self._average, self._look = 1, Look({})
 
     async def page(self, db: Database) -> list[Loaded | DecodeError]:
         """The next checkpoints, an error for each damaged one; none at the end."""

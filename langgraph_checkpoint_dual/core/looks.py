@@ -20,6 +20,7 @@ from langgraph_checkpoint_dual.core.items import (
     Mark,
     Range,
     Stored,
+    are_images,
     assemble,
     is_image,
     merged,
@@ -109,6 +110,8 @@ class _Shelf:
             parts = list(opened.values())
         elif not opened and not again:
             parts = parts_of(marks, raws, decode)
+        elif not opened and not raws and are_images(marks):
+            parts = Copies.one_of_each(list(map(self._copies_of, seqs, marks)))
         else:
             parts = [
                 opened.pop(seq) if seq in opened else self._copy(seq, mark, decode)
@@ -119,10 +122,13 @@ class _Shelf:
     def _copy(self, seq: int, mark: Mark, decode: Decode) -> Any:
         if not is_image(mark) or mark in self._raws:
             return part_of(mark, self._raws, decode)
+        return self._copies_of(seq, mark).one()
+
+    def _copies_of(self, seq: int, image: bytes) -> Copies:
         copies = self._copies.get(seq)
         if copies is None:
-            copies = self._copies[seq] = Copies(mark)
-        return copies.one()
+            copies = self._copies[seq] = Copies(image)
+        return copies
 
     def parts(self, slot: Manifest, serde: SerializerProtocol) -> list[Part]:
         """The elements of a list whose items were all fetched."""
