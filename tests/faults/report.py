@@ -112,7 +112,7 @@ What is not covered:
   The registry tells nothing of what checkpoints contain, and the doctor compares the two.
 - The JSON that filters search, where exact metadata stands beside it: a filter may miss what is damaged there.
 - Rows that are not encrypted are read by a saver whose serializer encrypts, as by LangGraph's `EncryptedSerializer`
-  elsewhere, so that encryption can begin on a database in use; and ciphertext is not bound to its row but by the checksum.
+  elsewhere, so that encryption can begin on a database in use. Ciphertext is bound to its row by the checksum only.
 - Read errors of the disk itself are SQLite's and Postgres' to notice; what they report is raised as it is.
 """
 
