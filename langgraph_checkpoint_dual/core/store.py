@@ -95,11 +95,19 @@ class Rules(NamedTuple):
     history: str = "all"
 
 
+class AfterPut(Protocol):
+    """What is done, as part of its operation, once a checkpoint is stored. It raises nothing."""
+
+    async def __call__(self, store: Store, db: Database, key: str, /) -> None: ...
+
+
 class Store:
     """The operations, over any `Database`, for one serializer and the knowledge that a process keeps."""
 
-    def __init__(self, serde: SerializerProtocol, memory: Memory, rules: Rules) -> None:
-        self.serde, self.memory, self.rules = serde, memory, rules
+    def __init__(
+        self, serde: SerializerProtocol, memory: Memory, rules: Rules, after_put: AfterPut | None = None
+    ) -> None:
+        self.serde, self.memory, self.rules, self.after_put = serde, memory, rules, after_put
 
     async def get_tuple(self, db: Database, config: RunnableConfig) -> CheckpointTuple | None:
         """The checkpoint that a config means, or the latest of its thread and namespace."""
@@ -210,6 +218,8 @@ class Store:
         if over is not None and not over.is_rebuilt:
             putting.own_parent = parent._replace(checkpoint_id=None)
         await self._put(db, putting, over, weigh(channel_values.values()))
+        if self.after_put is not None:
+            await self.after_put(self, db, parent.thread_id)
         place = config["configurable"]
         return config_of(place["thread_id"], place.get("checkpoint_ns") or "", checkpoint["id"])
 

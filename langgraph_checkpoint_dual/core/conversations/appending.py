@@ -125,6 +125,8 @@ async def append_messages(
         outcome = await stored(db.change, insert)
         if outcome is Outcome.STORED:
             observing.stored(size_of(made[-1]))
+            if store.after_put is not None:
+                await store.after_put(store, db, view.address.thread_id)
             configurable = config["configurable"]
             ns, checkpoint_id = configurable.get("checkpoint_ns") or "", unescape(made[-1].row.checkpoint_id)
             return config_of(configurable["thread_id"], ns, checkpoint_id)
