@@ -207,8 +207,9 @@ def bytes_in(location: str) -> int:
 class Steps:
     """What was measured, in order."""
 
-    def __init__(self) -> None:
+    def __init__(self, write: Callable[[list[Step]], object]) -> None:
         self.done: list[Step] = []
+        self._write = write
 
     def run(self, name: str, location: str, work: Callable[..., str], *arguments: Any, processes: int = 1) -> None:
         """Run some work in processes of their own."""
@@ -220,6 +221,7 @@ class Steps:
         cpu, peak = sum(one[1] for one in found), sum(one[2] for one in found) / 1e6
         step = Step(name, seconds, cpu, peak, before, bytes_in(location), said)
         self.done.append(step)
+        self._write(self.done)
         print(_line(asdict(step)), flush=True)
 
 
@@ -281,7 +283,15 @@ def main(arguments: list[str]) -> int:
         print(table(json.loads(options.table.read_text())))
         return 0
     share = options.gigabytes * 1e9 / options.threads
-    steps, server = Steps(), PostgresServer()
+    meta = machine(["moving", *arguments], 1, "moving")
+    about = {"meta": meta, "threads": options.threads, "gigabytes": options.gigabytes}
+
+    def write(done: list[Step]) -> None:
+        if options.json:
+            results = {**about, "steps": [asdict(step) for step in done]}
+            options.json.write_text(json.dumps(results, indent=1) + "\n")
+
+    steps, server = Steps(write), PostgresServer()
     try:
         with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
             one, two, three, bare = (stack.enter_context(server.database()) for _ in range(4))
@@ -293,13 +303,5 @@ def main(arguments: list[str]) -> int:
             measure_sharing(steps, "postgres", two, options.threads, turns)
     finally:
         server.stop()
-    results = {
-        "meta": machine(["moving", *arguments], 1, "moving"),
-        "threads": options.threads,
-        "gigabytes": options.gigabytes,
-        "steps": [asdict(step) for step in steps.done],
-    }
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
-    print(f"\n{table(results)}")
+    print(f"\n{table({'steps': [asdict(step) for step in steps.done]})}")
     return 0
