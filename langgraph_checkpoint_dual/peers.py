@@ -1,13 +1,15 @@
 """Savers of others as sides of a transfer: called blocking or from an event loop, whatever they can.
 
 What the public interface does not tell (which threads there are, and the paths of tasks) is read from the tables of the
-official SQL savers; of all others the threads are found by listing everything once, and the paths are lost.
+official SQL savers and the dicts of `InMemorySaver`; of all others the threads are found by listing everything once,
+and the paths are lost.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Sequence
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -19,6 +21,7 @@ from langgraph.checkpoint.base import (
     CheckpointTuple,
     writes_sort_key,
 )
+from langgraph.checkpoint.memory import InMemorySaver
 
 from langgraph_checkpoint_dual.core.address import config_of
 from langgraph_checkpoint_dual.core.rows import RegistryRow
@@ -68,7 +71,10 @@ class PeerSide:
         self._backend = (self._kind or "").partition(".")[0]
         if not loop and self._kind is not None and self._kind.endswith(".aio"):
             raise ConfigError(f"{type(saver).__name__} works on its event loop only: use `await atransfer(...)`")
-        self.has_paths = getattr(saver, "_has_task_path", True) if self._kind is not None else False
+        self._memory = saver if isinstance(saver, InMemorySaver) else None
+        self.has_paths = self._memory is not None
+        if self._kind is not None:
+            self.has_paths = getattr(saver, "_has_task_path", True)
 
     # --- reading ---
 
@@ -83,6 +89,10 @@ class PeerSide:
             rows = await self.fetch(_PLACES, thread_id)
             return {(ns, checkpoint_id): parent_id or None for ns, checkpoint_id, parent_id in rows}
         found: dict[Place, str | None] = {}
+        if self._memory is not None:
+            for ns, stored in [*self._memory.storage.get(thread_id, {}).items()]:
+                found.update({(ns, one): parent_id for one, (*_, parent_id) in [*stored.items()]})
+            return found
         await self._each({"configurable": {"thread_id": thread_id}}, lambda one: found.update(_edge(one)))
         return found
 
@@ -98,6 +108,8 @@ class PeerSide:
 
     async def writes(self, thread_id: str, found: CheckpointTuple) -> list[Pending]:
         pending = found.pending_writes or []
+        if self._memory is not None:
+            return _remembered(self._memory.writes.get((thread_id, *place_of(found)), {}), pending)
         if self._kind is None or not pending or not self.has_paths:
             return [Pending(task_id, "", None, channel, value) for task_id, channel, value in pending]
         rows = await self.fetch(_WRITES.format(_TABLES[self._backend]), thread_id, *place_of(found))
@@ -111,6 +123,10 @@ class PeerSide:
 
     async def thread_ids(self) -> list[str]:
         """All threads, found by listing everything."""
+        if self._memory is not None:
+            return sorted(
+                str(thread_id) for thread_id, stored in [*self._memory.storage.items()] if any(stored.values())
+            )
         found: dict[str, None] = {}
         await self._each(None, lambda one: found.setdefault(str(one.config["configurable"]["thread_id"])))
         return sorted(found)
@@ -230,6 +246,19 @@ class _PeerWalk:
             if found is not None:
                 return found
         return None
+
+
+def _remembered(rows: Mapping[Any, Any], pending: Sequence[tuple[str, str, Any]]) -> list[Pending]:
+    """The pending writes of a checkpoint in memory, in their order; `rows` are by task and number."""
+    places: dict[tuple[str, str], deque[tuple[str, int]]] = {}
+    for (task_id, idx), (_, channel, _, path) in sorted(rows.items(), key=lambda row: row[0][1]):
+        places.setdefault((task_id, channel), deque()).append((path, idx))
+    found = []
+    for task_id, channel, value in pending:
+        mine = places.get((task_id, channel))
+        path, idx = mine.popleft() if mine else ("", None)
+        found.append(Pending(task_id, path, idx, channel, value))
+    return sorted(found, key=lambda one: writes_sort_key(one.task_path, one.task_id, one.idx or 0))
 
 
 def _edge(found: CheckpointTuple) -> dict[Place, str | None]:

@@ -403,6 +403,23 @@ def run_and_kill(source: str, target: str, recode: bool) -> bool:
     return True
 
 
+class TestMemory:
+    async def test_paths_of_tasks_come_along(self, databases: Any) -> None:
+        memory = InMemorySaver()
+        configs = await put_chain(faced(memory, "blocking"), "long", 5)
+        memory.put_writes(configs[-1], [("b", 1), ("a", 2), ("b", 3)], "first by path", "~0")
+        memory.put_writes(configs[-1], [("__error__", "wrong")], "first by path", "~0")
+        with SqliteSaver(databases("sqlite")) as saver:
+            report = transfer(memory, saver, verify=True)
+            assert (report.checkpoints, report.verified, report.lost) == (5, 5, ())
+            back = InMemorySaver()
+            assert transfer(saver, back, verify=True).verified == 5
+        for place, written in memory.writes.items():
+            assert {key: row[:2] + row[3:] for key, row in back.writes[place].items()} == {
+                key: row[:2] + row[3:] for key, row in written.items()
+            }
+
+
 class TestSerializers:
     async def test_values_are_encrypted_and_decrypted_on_the_way(self, databases: Any) -> None:
         secret = EncryptedSerializer.from_pycryptodome_aes(key=b"0123456789abcdef")
