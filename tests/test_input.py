@@ -27,6 +27,20 @@ BAD_CONFIGS: dict[str, Any] = {
     "checkpoint_id a number": config("thread", "", 5),  # type: ignore[arg-type]
 }
 
+BAD_CHECKPOINTS: dict[str, Any] = {
+    "None": None,
+    "a list": [1],
+    "empty": {},
+    "id a number": checkpoint(id=5),
+    "v a str": checkpoint(v="4"),
+    "v None": checkpoint(v=None),
+    "values a list": checkpoint(channel_values=[1]),
+    "channel a number": checkpoint(channel_values={5: 1}),
+    "versions a str": checkpoint(channel_versions="1"),
+    "versions of a number": checkpoint(channel_versions={5: "1"}),
+    "seen a number": checkpoint(versions_seen=5),
+}
+
 HOSTILE = {
     "quotes": 'it\'s "quoted" `x` [y] $$z$$ \\',
     "statement": "'; DROP TABLE checkpoints; --",
@@ -106,6 +120,16 @@ class TestBadInput:
         with pytest.raises((ConfigError, TypeError)):
             await subject.adelete_for_runs("run")
         assert tables.contents(database) == before
+
+    @pytest.mark.parametrize("bad", BAD_CHECKPOINTS.values(), ids=BAD_CHECKPOINTS)
+    async def test_checkpoint(self, subject: Any, database: str, bad: Any) -> None:
+        """One that could not be read again would hide the others of its thread."""
+        stored = await put(subject, values={"total": 1})
+        before = tables.contents(database)
+        with pytest.raises(ConfigError, match="checkpoint"):
+            await subject.aput(stored, bad, metadata(), {})
+        assert tables.contents(database) == before
+        assert (await subject.aget_tuple(config())).config == stored
 
     async def test_errors_are_value_errors_too(self, subject: Any) -> None:
         with pytest.raises(ValueError):

@@ -233,3 +233,17 @@ async def test_the_printed_schema_is_the_one_that_setup_makes(sqlite_path: str, 
         stored = saver.put(config(), checkpoint({"total": 1}), metadata(), {})
         assert saver.get_tuple(stored) is not None
     assert schema(sqlite_path) == printed
+
+
+@pytest.mark.parametrize("lost", ["DELETE FROM dual_migrations", "DROP TABLE dual_migrations"])
+async def test_tables_without_their_record_are_left_alone(kind: Kind, database: str, lost: str) -> None:
+    """What a restored backup of some tables looks like: nothing is guessed."""
+    async with opened(kind.ours, database) as saver:
+        await put(saver, values={"total": 1})
+    tables.rows(database, lost)
+    before = tables.contents(database)
+    other = kind.ours(database)
+    with pytest.raises(SchemaError, match="already exists"):
+        await settle(other.setup())
+    await other.aclose()
+    assert tables.contents(database) == before

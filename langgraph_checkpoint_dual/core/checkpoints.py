@@ -17,13 +17,13 @@ from langgraph.checkpoint.base import Checkpoint, CheckpointMetadata, PendingWri
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from langgraph_checkpoint_dual.core import values
-from langgraph_checkpoint_dual.core.address import Address, config_of
+from langgraph_checkpoint_dual.core.address import Address, config_of, text_key
 from langgraph_checkpoint_dual.core.items import Inline, Slot, pack_slots, unpack_slots
 from langgraph_checkpoint_dual.core.metadata import from_json, text_checksum, text_of, to_json
 from langgraph_checkpoint_dual.core.rows import CheckpointRow, WriteRow
 from langgraph_checkpoint_dual.core.text import escape, unescape
 from langgraph_checkpoint_dual.core.tx import Row
-from langgraph_checkpoint_dual.errors import DecodeError
+from langgraph_checkpoint_dual.errors import ConfigError, DecodeError
 
 _ELSEWHERE = ("id", "channel_values", "channel_versions", "versions_seen")
 _PADDED = 32
@@ -74,6 +74,26 @@ class Foreign:
         raise NotImplementedError
 
 
+def id_of(checkpoint: Checkpoint) -> str:
+    """The id of a checkpoint that is to be put, as stored.
+
+    Raises:
+        ConfigError: if it is no checkpoint.
+    """
+    if not isinstance(checkpoint, Mapping):
+        raise ConfigError(f"a checkpoint must be a mapping, not {checkpoint!r}")
+    checkpoint_id = text_key("checkpoint['id']", checkpoint.get("id"))
+    if not checkpoint_id:
+        raise ConfigError("checkpoint['id'] must not be empty")
+    if not isinstance(checkpoint.get("v", 1), int):
+        raise ConfigError(f"checkpoint['v'] must be an int, not {checkpoint['v']!r}")
+    for name in ("channel_values", "channel_versions", "versions_seen"):
+        found: Any = checkpoint.get(name) or {}
+        if not (isinstance(found, Mapping) and all(isinstance(key, str) for key in found)):
+            raise ConfigError(f"checkpoint[{name!r}] must be a mapping with str keys")
+    return checkpoint_id
+
+
 def checkpoint_row(
     serde: SerializerProtocol,
     parent: Address,
@@ -121,6 +141,8 @@ def loaded(serde: SerializerProtocol, row: Row, write_rows: list[Row]) -> Loaded
     try:
         body, slots, meta = row[8].read(serde) if isinstance(row[8], Foreign) else _read(serde, row)
         writes = pending_writes(serde, write_rows)
+        if not isinstance(body.get("v", 1), int):
+            raise DecodeError(f"the stored checkpoint is damaged: its format is {body['v']!r}")
         return Loaded(address, parent_id, cast(Checkpoint, body), slots, bytes(packed), meta, writes)
     except DecodeError as exc:
         raise exc.at(**address.where) from exc

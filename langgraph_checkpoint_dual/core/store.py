@@ -25,7 +25,7 @@ from langgraph.checkpoint.serde.types import TASKS
 
 from langgraph_checkpoint_dual import observing
 from langgraph_checkpoint_dual.core.address import Address, address_of, config_of, text_key
-from langgraph_checkpoint_dual.core.checkpoints import Foreign, Loaded, loaded, pending_writes, write_row
+from langgraph_checkpoint_dual.core.checkpoints import Foreign, Loaded, id_of, loaded, pending_writes, write_row
 from langgraph_checkpoint_dual.core.looks import ItemLost, Known, Look
 from langgraph_checkpoint_dual.core.metadata import merged_metadata
 from langgraph_checkpoint_dual.core.putting import Putting, guard_of, is_stored, make_room, weigh
@@ -207,9 +207,7 @@ class Store:
         Every value is stored as it is now, whether or not `new_versions` names it: nodes may have changed it in place.
         """
         parent = address_of(config)
-        checkpoint_id = text_key("checkpoint['id']", checkpoint.get("id"))
-        if not checkpoint_id:
-            raise ConfigError("checkpoint['id'] must not be empty")
+        checkpoint_id = id_of(checkpoint)
         channel_values = dict(checkpoint.get("channel_values") or {})
         merged = merged_metadata(config, metadata)
         putting = Putting(self.serde, parent, checkpoint_id, checkpoint, channel_values, merged)

@@ -23,7 +23,7 @@ from langgraph_checkpoint_dual.combining import Combiner, Job
 from langgraph_checkpoint_dual.core.rows import Named, Outcome, Put, PutWrites, size_of, too_large
 from langgraph_checkpoint_dual.core.space import Vacuumed
 from langgraph_checkpoint_dual.core.tx import Row, TableGone, Tx, finish
-from langgraph_checkpoint_dual.errors import CheckpointerError, ClosedError, ConfigError
+from langgraph_checkpoint_dual.errors import CheckpointerError, ClosedError, ConfigError, SchemaError
 from langgraph_checkpoint_dual.hopping import INLINE_WEIGHT, HoppingFace
 from langgraph_checkpoint_dual.observing import Callers, callers, on_behalf_of
 from langgraph_checkpoint_dual.postgres.arrays import register
@@ -289,10 +289,10 @@ class _Engine:
                 await tx.whole(lambda: self._schema.migrate(tx))
         except REFUSED:
             await self._schema.verify(tx)
-        except errors.ProgrammingError:
+        except errors.ProgrammingError as exc:
             # Somebody else may have been quicker.
             if not await self._schema.is_current(tx, careful=careful):
-                raise
+                raise SchemaError(f"the tables cannot be made or brought up to date: {exc}") from exc
         self._schema.ready = True
 
 
