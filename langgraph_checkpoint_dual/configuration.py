@@ -14,6 +14,7 @@ from pydantic import Field, Secret, SecretStr, ValidationError, field_validator,
 from typing_extensions import Self
 
 from langgraph_checkpoint_dual.cache import DEFAULT_BYTES, DEFAULT_ENTRIES, Cache
+from langgraph_checkpoint_dual.core.retention import Retention
 from langgraph_checkpoint_dual.errors import ConfigError
 from langgraph_checkpoint_dual.opening import Opening, aopen_saver, masked, open_saver, target
 from langgraph_checkpoint_dual.postgres import PostgresSaver
@@ -65,6 +66,7 @@ class CheckpointerConfig(BaseSettings):
     pg_schema: str | None = Field(None, description="Postgres: the schema of the tables")
     prefix: str = Field("dual_", description="what the names of the tables begin with")
     history: Literal["all", "latest"] = Field("all", description='"latest" keeps only what is needed to go on')
+    retention: Retention | None = Field(None, description='what stays as checkpoints are put, as {"keep_last": 20}')
     fence: bool = Field(False, description="of two runs on one thread let one win each step")
     late: Literal["drop", "raise"] = Field("drop", description="what becomes of puts to threads that were deleted")
     adopt: bool = Field(True, description="read the threads that the official saver has left")

@@ -31,6 +31,7 @@ from langgraph_checkpoint_dual.core.conversations import searching
 from langgraph_checkpoint_dual.core.conversations.deltas import Reducer
 from langgraph_checkpoint_dual.core.conversations.indexing import Indexing
 from langgraph_checkpoint_dual.core.conversations.searching import MARKS, SearchPage, index_of
+from langgraph_checkpoint_dual.core.keeping import Keeper, keeper_of
 from langgraph_checkpoint_dual.core.listing import Listing, listing
 from langgraph_checkpoint_dual.core.official.adopting import Adopting, Adoption
 from langgraph_checkpoint_dual.core.retention import Progress, Removed, Retention
@@ -61,6 +62,7 @@ class Saver(BaseCheckpointSaver[str]):
     _adoption: Adoption
     _cache: Cache
     _rules: Rules
+    _keeper: Keeper | None
 
     def __init__(
         self,
@@ -70,6 +72,7 @@ class Saver(BaseCheckpointSaver[str]):
         fence: bool = False,
         late: str = "drop",
         history: str = "all",
+        retention: Retention | None = None,
         adopt: bool = True,
         search: bool | str = False,
         observer: Observer | None = None,
@@ -81,6 +84,7 @@ class Saver(BaseCheckpointSaver[str]):
         if history not in HISTORIES:
             raise ConfigError(f"history must be one of {', '.join(HISTORIES)}, not {history!r}")
         self._rules = Rules(late, fence, history)
+        self._keeper = keeper_of(retention, history)
         self._adoption = Adoption(adopt)
         self._index = index_of(search, self.serde)
         self._observer = observer or Observer()
@@ -109,7 +113,7 @@ class Saver(BaseCheckpointSaver[str]):
 
     @property
     def _store(self) -> Store:
-        return Store(self.serde, self._cache, self._rules)
+        return Store(self.serde, self._cache, self._rules, self._keeper)
 
     @property
     def threads(self) -> Threads:

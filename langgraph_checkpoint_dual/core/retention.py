@@ -140,9 +140,8 @@ async def retain(
     """
     if not isinstance(policy, Retention):
         raise ConfigError(f"the policy must be a Retention, not a {type(policy).__name__}")
-    bounds = _bounds(policy, times.now() if now is None else times.micros(now))
     chosen = _conditions(policy, where, thread_ids)
-    sweep = _Sweep(store, db, bounds, chosen)
+    sweep = Sweep(store, db, _bounds(policy, times.now() if now is None else times.micros(now)), chosen)
     total = await db.read(sweep.count) if on_progress is not None else 0
     removed, done = Removed(), 0
     damaged: list[DecodeError] = []
@@ -161,12 +160,17 @@ async def retain(
     return removed
 
 
-class _Sweep:
+class Sweep:
     """A way through the threads that some conditions describe."""
 
     def __init__(self, store: Store, db: Database, bounds: _Bounds, where: Conditions) -> None:
         self._store, self._db, self._bounds, self._where = store, db, bounds, where
         self._from: Conditions = {}
+
+    @classmethod
+    def of(cls, store: Store, db: Database, policy: Retention) -> Sweep:
+        """Through all threads, as of now."""
+        return cls(store, db, _bounds(policy, times.now()), _conditions(policy, {}, None))
 
     def beyond(self, key: str) -> None:
         """Go on after this thread."""
@@ -187,7 +191,8 @@ class _Sweep:
         if going is None or dry_run:
             return going.removed if going is not None else Removed()
         removed = await self._db.change(partial(self._let_go, key))
-        self._store.memory.forget(key)
+        if removed.threads:  # of checkpoints, what is known is only used where they are still there
+            self._store.memory.forget(key)
         return removed
 
     async def _let_go(self, key: str, tx: Tx) -> Removed:

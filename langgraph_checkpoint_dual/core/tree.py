@@ -17,6 +17,7 @@ import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 from langgraph.checkpoint.serde.base import SerializerProtocol
@@ -31,6 +32,8 @@ from langgraph_checkpoint_dual.core.tx import Row, Tx
 from langgraph_checkpoint_dual.errors import DecodeError
 
 _CALL = ":"
+_NODE = 1_000
+"""About how many bytes the row of a checkpoint has in a tree."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,8 @@ async def tree_of(key: str, tx: Tx) -> Tree:
     Raises:
         DecodeError: if a row of it is damaged.
     """
-    return _grown(key, await tx.fetch("tree", thread_id=key))
+    rows = await tx.fetch("tree", thread_id=key)
+    return await tx.compute(_NODE * len(rows), partial(_grown, key, rows))
 
 
 async def part_of_tree(key: str, low: str, high: str, tx: Tx) -> Tree:

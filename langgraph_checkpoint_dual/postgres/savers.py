@@ -15,6 +15,7 @@ from typing_extensions import Self
 
 from langgraph_checkpoint_dual.cache import Cache
 from langgraph_checkpoint_dual.core.conversations.indexing import set_up
+from langgraph_checkpoint_dual.core.retention import Retention
 from langgraph_checkpoint_dual.core.tx import finish
 from langgraph_checkpoint_dual.errors import ConfigError
 from langgraph_checkpoint_dual.hopping import HoppingFace
@@ -45,6 +46,8 @@ class PostgresSaver(Saver):
             warning, "raise" raises `DeletedError`.
         history: "all" keeps every checkpoint; "latest" only what is needed to go on: a put takes away the checkpoint
             that it goes on from, with the subgraphs that this called.
+        retention: the policy that is applied to a thread now and then as checkpoints are put to it; see
+            docs/retention.md. It cannot have `max_idle`.
         adopt: read the threads that the official saver has left in the same database, where the search path finds its
             tables, as if they were ours. They are looked for once, by the first operation, and again after `setup`.
         search: index the words of messages for `search`; a text instead of `True` names the channel of messages.
@@ -72,6 +75,7 @@ class PostgresSaver(Saver):
         fence: bool = False,
         late: str = "drop",
         history: str = "all",
+        retention: Retention | None = None,
         adopt: bool = True,
         search: bool | str = False,
         observer: Observer | None = None,
@@ -85,6 +89,7 @@ class PostgresSaver(Saver):
             fence=fence,
             late=late,
             history=history,
+            retention=retention,
             adopt=adopt,
             search=search,
             observer=observer,
@@ -152,8 +157,8 @@ class AsyncPostgresSaver(Saver):
     Args:
         conn: a psycopg async connection or pool (used as it comes and never closed here), or a connection string, for
             which a pool is opened here: use the saver as an async context manager then, or `aclose` it.
-        pipe, serde, schema, prefix, cache, fence, late, history, adopt, search, observer, retry_for, response_timeout,
-            options: as for `PostgresSaver`.
+        pipe, serde, schema, prefix, cache, fence, late, history, retention, adopt, search, observer, retry_for,
+            response_timeout, options: as for `PostgresSaver`.
     """
 
     _system = "postgresql"
@@ -170,6 +175,7 @@ class AsyncPostgresSaver(Saver):
         fence: bool = False,
         late: str = "drop",
         history: str = "all",
+        retention: Retention | None = None,
         adopt: bool = True,
         search: bool | str = False,
         observer: Observer | None = None,
@@ -183,6 +189,7 @@ class AsyncPostgresSaver(Saver):
             fence=fence,
             late=late,
             history=history,
+            retention=retention,
             adopt=adopt,
             search=search,
             observer=observer,

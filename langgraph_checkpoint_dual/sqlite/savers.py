@@ -15,6 +15,7 @@ from typing_extensions import Self
 
 from langgraph_checkpoint_dual.cache import Cache
 from langgraph_checkpoint_dual.core.conversations.indexing import set_up
+from langgraph_checkpoint_dual.core.retention import Retention
 from langgraph_checkpoint_dual.core.tx import finish
 from langgraph_checkpoint_dual.errors import ConfigError
 from langgraph_checkpoint_dual.observing import Observer
@@ -66,6 +67,8 @@ class SqliteSaver(_SqliteSaver):
             warning, "raise" raises `DeletedError`.
         history: "all" keeps every checkpoint; "latest" only what is needed to go on: a put takes away the checkpoint
             that it goes on from, with the subgraphs that this called.
+        retention: the policy that is applied to a thread now and then as checkpoints are put to it; see
+            docs/retention.md. It cannot have `max_idle`.
         adopt: read the threads that the official saver has left in the same database as if they were ours. They are
             looked for once, by the first operation, and again after `setup`.
         search: index the words of messages for `search`; a text instead of `True` names the channel of messages.
@@ -86,6 +89,7 @@ class SqliteSaver(_SqliteSaver):
         fence: bool = False,
         late: str = "drop",
         history: str = "all",
+        retention: Retention | None = None,
         adopt: bool = True,
         search: bool | str = False,
         observer: Observer | None = None,
@@ -96,6 +100,7 @@ class SqliteSaver(_SqliteSaver):
             fence=fence,
             late=late,
             history=history,
+            retention=retention,
             adopt=adopt,
             search=search,
             observer=observer,
@@ -149,7 +154,8 @@ class AsyncSqliteSaver(_SqliteSaver):
     Args:
         conn: an `aiosqlite.Connection` (used as it comes and never closed here), or the path of a file, or
             `":memory:"`. A path is opened here, without aiosqlite: use the saver as a context manager, or `aclose` it.
-        serde, prefix, timeout, synchronous, cache, fence, late, history, adopt, search, observer: as for `SqliteSaver`.
+        serde, prefix, timeout, synchronous, cache, fence, late, history, retention, adopt, search, observer: as for
+            `SqliteSaver`.
     """
 
     def __init__(
@@ -164,6 +170,7 @@ class AsyncSqliteSaver(_SqliteSaver):
         fence: bool = False,
         late: str = "drop",
         history: str = "all",
+        retention: Retention | None = None,
         adopt: bool = True,
         search: bool | str = False,
         observer: Observer | None = None,
@@ -174,6 +181,7 @@ class AsyncSqliteSaver(_SqliteSaver):
             fence=fence,
             late=late,
             history=history,
+            retention=retention,
             adopt=adopt,
             search=search,
             observer=observer,
