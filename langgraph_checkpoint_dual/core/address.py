@@ -96,19 +96,22 @@ def address_of(config: RunnableConfig) -> Address:
     Raises:
         ConfigError: if the config has no `configurable` or no usable `thread_id`, or an id is not a `str`.
     """
-    found = selection_of(config)
-    return found._replace(checkpoint_ns=found.checkpoint_ns or "")
+    return _address(config, "")
 
 
 def selection_of(config: RunnableConfig) -> Address:
     """As `address_of`, but a config without a namespace means every namespace of the thread."""
+    return _address(config, None)
+
+
+def _address(config: RunnableConfig, otherwise: str | None) -> Address:
     configurable = _configurable(config)
     if "thread_id" not in configurable:
         raise ConfigError("the config has no thread_id; pass config={'configurable': {'thread_id': ...}}")
     ns, checkpoint_id = configurable.get("checkpoint_ns"), configurable.get("checkpoint_id")
     return Address(
         thread_key(configurable["thread_id"]),
-        None if ns is None else text_key("checkpoint_ns", ns),
+        otherwise if ns is None else text_key("checkpoint_ns", ns),
         text_key("checkpoint_id", checkpoint_id) if checkpoint_id else None,
     )
 

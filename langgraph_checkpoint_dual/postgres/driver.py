@@ -109,7 +109,7 @@ class BlockingTx:
     async def _store(self, statement: Statement) -> list[Row]:
         with self.conn.cursor(binary=True, row_factory=tuple_row) as cursor:
             cursor.execute(self._dialect[statement.query], statement.args, prepare=self._prepare)
-            return cursor.fetchall() if cursor.description else []
+            return cursor.fetchall()
 
 
 class LoopTx:
@@ -159,7 +159,7 @@ class LoopTx:
     async def _store(self, statement: Statement) -> list[Row]:
         async with self.conn.cursor(binary=True, row_factory=tuple_row) as cursor:
             await cursor.execute(self._dialect[statement.query], statement.args, prepare=self._prepare)
-            return await cursor.fetchall() if cursor.description else []
+            return await cursor.fetchall()
 
 
 @contextmanager
