@@ -124,9 +124,9 @@ class Putting:
         """Draw the conclusion from a refusal; `is_there` says whether a checkpoint of this id is stored."""
         if outcome is Outcome.GUARD_GONE:
             self.base, self._compared = None, True
-        elif is_there:
+        elif is_there and not self.replaces:
             self.replaces = True
-        else:
+        else:  # another checkpoint has the numbers
             self.fresh = True
 
 
