@@ -15,11 +15,11 @@ LEFT = 400_000
 
 
 async def fill_rounds(
-    kind: Kind, database: str, disk: Disk, rounds: int, package: str = OURS, **options: Any
+    kind: Kind, database: str, disk: Disk, rounds: int, package: str = OURS
 ) -> tuple[Report, list[Exception]]:
     """Fill the disk this often; what came out, and how the saver said that it is full."""
     report, acknowledged, said = Report(), list[tuple[str, int, str]](), list[Exception]()
-    async with opened(kind.load(package), database, **options) as saver:
+    async with opened(kind.load(package), database) as saver:
         subject = faced(saver, kind.face)
 
         async def write(thread: str) -> Any:
