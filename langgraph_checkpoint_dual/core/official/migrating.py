@@ -36,6 +36,8 @@ from langgraph_checkpoint_dual.core.tx import Database, Row, TableGone, Tx
 from langgraph_checkpoint_dual.errors import CheckpointerError
 
 _THREADS = 256
+_TOGETHER = 64
+"""How many threads are locked at once: Postgres' table of locks is small, and shared by all."""
 _TOLD = 10
 
 
@@ -177,7 +179,7 @@ class _Migration:
                 batch[thread_id] = mover, places[:room]
                 places = places[room:]
                 room -= len(batch[thread_id][1])
-                if not room:
+                if not room or len(batch) == _TOGETHER:
                     await self._bring(batch)
                     batch, room = {}, self._size
             self.report.threads += 1
