@@ -34,6 +34,8 @@ from langgraph_checkpoint_dual.errors import DecodeError
 from langgraph_checkpoint_dual.images import Copies, image, is_message, load, load_all
 
 ShelfKey: TypeAlias = tuple[str, str, str]
+_AT_ONCE = 256
+"""How many items are opened before their rows are let go, so that memory is used again rather than taken anew."""
 
 
 class ItemLost(DecodeError):
@@ -132,25 +134,30 @@ class _Shelf:
 
     def parts(self, slot: Manifest, serde: SerializerProtocol) -> list[Part]:
         """The elements of a list whose items were all fetched."""
+        trusted = values.is_trusted(serde)
         found: list[Part] = []
         for seq in slot.seqs:
-            (value,) = self._open_all([seq], serde).values()
-            _, _, added_at, _, typed = self.fetched[seq]
-            found.append(Part(value, added_at, len(typed)))
+            typed = self._checked(seq)
+            value, _ = self._open(typed, serde, trusted)
+            found.append(Part(value, self.fetched[seq][2], len(typed)))
         return found
 
-    def _open_all(self, seqs: Sequence[int], serde: SerializerProtocol) -> dict[int, Any]:
-        """The parts that fetched items hold, by number; their marks are known then."""
-        numbers = dict.fromkeys(seqs)
-        found = list(map(self._checked, numbers))
-        trusted = values.is_trusted(serde)
-        messages = load_all(found) if found and is_message(found[0]) else None
+    def _open_all(self, seqs: Iterable[int], serde: SerializerProtocol) -> dict[int, Any]:
+        """The parts that fetched items hold, by number; their marks are known then, and the rows are let go."""
+        opened: dict[int, Any] = {}
+        numbers = list(dict.fromkeys(seqs))
+        for start in range(0, len(numbers), _AT_ONCE):
+            some = numbers[start : start + _AT_ONCE]
+            for seq, (part, mark) in zip(some, self._open_some(list(map(self._checked, some)), serde), strict=True):
+                opened[seq], self._marks[seq] = part, mark
+                del self.fetched[seq]
+        return opened
+
+    def _open_some(self, typed: list[bytes], serde: SerializerProtocol) -> list[tuple[Any, Mark]]:
+        messages = load_all(typed) if is_message(typed[0]) else None
         if messages is None:
-            opened = [self._open(typed, serde, trusted) for typed in found]
-        else:
-            opened = [(message, mark or (typed,)) for (message, mark), typed in zip(messages, found, strict=True)]
-        self._marks.update(zip(numbers, (mark for _, mark in opened), strict=True))
-        return {seq: part for seq, (part, _) in zip(numbers, opened, strict=True)}
+            return [self._open(one, serde, values.is_trusted(serde)) for one in typed]
+        return [(message, mark or (one,)) for (message, mark), one in zip(messages, typed, strict=True)]
 
     def _checked(self, seq: int) -> bytes:
         """The typed bytes of a fetched item."""
