@@ -6,7 +6,7 @@ bytes. Two values with equal images are stored as equal bytes.
 
 The image of a message is the number of its class and the encoding of its fields. These are two msgpack values, so it is
 never that of a plain value, which is one; and of the images of a list, put one after the other, it is known where each
-ends. That is why `images` and `revive_all` may work on many at once, which takes a third of the time.
+ends. That is why `images` and `revive_all` may work on many at once, which takes about half of the time.
 
 With 0xC1 in front, which opens no msgpack value, the image of a message is also the form in which a plain message is
 stored; with 0xFF after it, which is no class, the images of several are the form of a list of these. `load` and
