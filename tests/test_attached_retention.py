@@ -101,7 +101,7 @@ async def test_runs_resume_and_travel_as_without(kind: Kind, database: str, buil
     for prefix, options in (("whole_", {}), ("kept_", {"retention": Retention(keep_last=4)})):
         async with opened(kind.ours, database, prefix=prefix, **options) as saver:
             session = Session(saver, "async", build, "async")
-            for _ in range(5 if build is nested else 8):  # the log of nested graphs doubles each time
+            for _ in range(5 if build is nested else 12):  # the log of nested graphs doubles each time
                 await session.run(given)
                 await session.run(Command(resume="yes"))
                 earlier = await saver.aget_tuple((await session.state(subgraphs=True)).config)
