@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import itertools
 import random
+import shutil
 import sqlite3
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -28,30 +30,37 @@ from benchmarks.workload import Trial, thread, workload
 
 @dataclass(frozen=True)
 class Chats:
-    """Threads of two messages, of so many users, and the messages of the long thread."""
+    """Threads of a message and so many bytes of notes, of so many users, and the messages of the long thread."""
 
     threads: int
     users: int
     messages: int
+    notes: int = 0
 
 
 USER = "user 7"
 PAGE = 20
 WORD = vocabulary()[0][3_000]
+_NOTE = 4_000
 
 
 @workload(
     "conversations",
     "list 20 threads of a user, a page of 20 messages, the last 50, a window of tokens, search, stats, append",
     SYNC,
-    {"quick": Chats(200, 20, 400), "default": Chats(20_000, 200, 10_000), "full": Chats(100_000, 1_000, 10_000)},
+    {
+        "quick": Chats(200, 20, 400, 24_000),
+        "default": Chats(20_000, 200, 10_000),
+        "full": Chats(100_000, 1_000, 10_000, 24_000),  # more than 2 GB
+    },
     max_rounds=1,
 )
 def conversations(trial: Trial) -> None:
     size: Chats = trial.size
     rng = trial.random()
+    _check_room(size)
     with _filling(trial) as saver:
-        _fill(saver, size)
+        _fill(saver, size, rng)
         for name, count in (("long", size.messages), ("short", 100)):
             messages = conversation(rng, count, 40)
             for start in range(0, count, 1_000):
@@ -59,6 +68,7 @@ def conversations(trial: Trial) -> None:
     if trial.kind.database == "postgres":
         with psycopg.connect(trial.site.location, autocommit=True) as connection:
             connection.execute("ANALYZE")  # as autovacuum does after a minute: plans depend on it
+    trial.record("database", "bytes", trial.site.size())
     with trial.kind.load().from_conn_string(trial.site.location, **_options(trial)) as saver:
         asked = _ours(saver) if trial.kind.maker == "dual" else _theirs(saver)
         for name, ask in asked:
@@ -93,11 +103,22 @@ def _options(trial: Trial) -> dict[str, Any]:
     return {"search": True} if trial.kind.maker == "dual" else {}
 
 
-def _fill(saver: Saver, size: Chats) -> None:
+def _check_room(size: Chats) -> None:
+    """Refuse to fill the disk: besides the database there are its log and what is written anew."""
+    needed = 4 * size.threads * size.notes
+    free = shutil.disk_usage(tempfile.gettempdir()).free
+    if free < needed:
+        raise RuntimeError(f"the threads need up to {needed:,} bytes in {tempfile.gettempdir()}, {free:,} are free")
+
+
+def _fill(saver: Saver, size: Chats, rng: random.Random) -> None:
     for number in range(size.threads):
         made = empty_checkpoint()
         made["channel_values"] = {"messages": [HumanMessage(f"hello {number}", id=f"m{number}")]}
         made["channel_versions"] = {"messages": f"{1:032}.0"}
+        if size.notes:  # random, so that no database makes them smaller
+            made["channel_values"]["notes"] = [rng.randbytes(_NOTE) for _ in range(size.notes // _NOTE)]
+            made["channel_versions"]["notes"] = f"{1:032}.0"
         config: Any = thread(f"thread {number}")
         config["metadata"] = {"user_id": f"user {number % size.users}", "title": f"Chat {number}"}
         saver.put(config, made, {"source": "loop", "step": 0, "parents": {}}, made["channel_versions"])
