@@ -14,6 +14,7 @@ from pydantic import Field, Secret, SecretStr, ValidationError, field_validator,
 from typing_extensions import Self
 
 from langgraph_checkpoint_dual.cache import DEFAULT_BYTES, DEFAULT_ENTRIES, Cache
+from langgraph_checkpoint_dual.core.redacting import redaction_of
 from langgraph_checkpoint_dual.core.retention import Retention
 from langgraph_checkpoint_dual.errors import ConfigError
 from langgraph_checkpoint_dual.opening import Opening, aopen_saver, masked, open_saver, target
@@ -71,6 +72,7 @@ class CheckpointerConfig(BaseSettings):
     late: Literal["drop", "raise"] = Field("drop", description="what becomes of puts to threads that were deleted")
     adopt: bool = Field(True, description="read the threads that the official saver has left")
     search: bool = Field(False, description="index the words of messages, so that they can be searched")
+    redact: tuple[str, ...] | None = Field(None, description="keys and patterns that are left out of metadata")
     timeout: float = Field(30.0, ge=0, description="seconds to wait for a lock, or for a connection of the pool")
     synchronous: Literal["EXTRA", "FULL", "NORMAL", "OFF"] = Field("FULL", description="SQLite's setting of this name")
     min_size: int = Field(1, ge=0, description="Postgres: connections of the pool at least")
@@ -91,6 +93,12 @@ class CheckpointerConfig(BaseSettings):
     def _means_a_database(cls, url: DatabaseUrl) -> DatabaseUrl:
         target(url.get_secret_value())
         return url
+
+    @field_validator("redact")
+    @classmethod
+    def _can_be_left_out(cls, redact: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        redaction_of(redact)
+        return redact
 
     @model_validator(mode="after")
     def _fits_the_database(self) -> Self:

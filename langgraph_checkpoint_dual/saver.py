@@ -34,6 +34,7 @@ from langgraph_checkpoint_dual.core.conversations.searching import MARKS, Search
 from langgraph_checkpoint_dual.core.keeping import Keeper, keeper_of
 from langgraph_checkpoint_dual.core.listing import Listing, listing
 from langgraph_checkpoint_dual.core.official.adopting import Adopting, Adoption
+from langgraph_checkpoint_dual.core.redacting import Redact, redaction_of
 from langgraph_checkpoint_dual.core.retention import Progress, Removed, Retention
 from langgraph_checkpoint_dual.core.space import Storage, Vacuumed
 from langgraph_checkpoint_dual.core.store import LATE, Rules, Store
@@ -75,6 +76,7 @@ class Saver(BaseCheckpointSaver[str]):
         retention: Retention | None = None,
         adopt: bool = True,
         search: bool | str = False,
+        redact: Redact | None = None,
         observer: Observer | None = None,
     ) -> None:
         super().__init__(serde=serde or Serializer())
@@ -83,7 +85,7 @@ class Saver(BaseCheckpointSaver[str]):
             raise ConfigError(f"late must be one of {', '.join(LATE)}, not {late!r}")
         if history not in HISTORIES:
             raise ConfigError(f"history must be one of {', '.join(HISTORIES)}, not {history!r}")
-        self._rules = Rules(late, fence, history)
+        self._rules = Rules(late, fence, history, redaction_of(redact))
         self._keeper = keeper_of(retention, history)
         self._adoption = Adoption(adopt)
         self._index = index_of(search, self.serde)

@@ -45,7 +45,7 @@ from langgraph.store.base import SearchItem
 from pydantic import BaseModel, SecretBytes, SecretStr
 
 from langgraph_checkpoint_dual import wire
-from langgraph_checkpoint_dual.errors import DecodeError, EncodeError
+from langgraph_checkpoint_dual.errors import ConfigError, DecodeError, EncodeError
 from langgraph_checkpoint_dual.messages import SHAPES
 from langgraph_checkpoint_dual.wire import Encoded, Encoder, Name, dotted, find, kind_of, shown
 
@@ -145,6 +145,8 @@ class Serializer(JsonPlusSerializer):
             dotted names, `("my_module", "MyClass")`; True means whatever may be revived from the present format.
         allowed_msgpack_modules: classes, or their names as tuples. When it is given, only these, `types`, `aliases`
             and langgraph's safe types are revived. True is the default.
+        secrets: what becomes of pydantic's `SecretStr` and `SecretBytes`: "store" stores them, in clear unless the
+            serializer encrypts; "refuse" raises `EncodeError`. It cannot be combined with `pickle_fallback`.
 
     With `LANGGRAPH_STRICT_MSGPACK` set at construction, only `types`, `aliases` and langgraph's safe types are revived.
     """
@@ -157,6 +159,7 @@ class Serializer(JsonPlusSerializer):
         pickle_fallback: bool = False,
         allowed_json_modules: Iterable[tuple[str, ...]] | Literal[True] | None = None,
         allowed_msgpack_modules: lg_msgpack.AllowedMsgpackModules | Literal[True] | None = lg_msgpack._SENTINEL,
+        secrets: Literal["store", "refuse"] = "store",
         **options: Any,
     ) -> None:
         listed: Any = allowed_msgpack_modules
@@ -170,6 +173,7 @@ class Serializer(JsonPlusSerializer):
             allowed_msgpack_modules=listed,
             **options,
         )
+        self._direct = _direct_encoders(secrets, pickle_fallback)
         self._aliases = dict(aliases)
         self._registered: dict[Name, type] = {}
         self._register(types)
@@ -255,7 +259,7 @@ class Serializer(JsonPlusSerializer):
     def _default(self, value: Any) -> Any:
         try:
             cls = type(value)
-            code, payload = (wire.KNOWN.get(cls) or self._encoder(cls))(value)
+            code, payload = (self._direct.get(cls) or self._encoder(cls))(value)
             if code == wire.READY:
                 return payload
             return ormsgpack.Ext(code, payload if type(payload) is bytes else self._pack(payload))
@@ -641,6 +645,24 @@ class Serializer(JsonPlusSerializer):
 # --- Making objects: which way of making fits which kind of class ---
 
 
+def _direct_encoders(secrets: str, pickle_fallback: bool) -> Mapping[type, Encoder]:
+    """The encoders of what is known to all serializers."""
+    if secrets == "store":
+        return wire.KNOWN
+    if secrets != "refuse":
+        raise ConfigError(f"secrets must be one of store, refuse, not {secrets!r}")
+    if pickle_fallback:
+        raise ConfigError("secrets='refuse' cannot be combined with pickle_fallback, which stores whatever is refused")
+    return {**wire.KNOWN, SecretStr: _refuse_secret, SecretBytes: _refuse_secret}
+
+
+def _refuse_secret(value: Any) -> NoReturn:
+    raise EncodeError(
+        f"a {type(value).__name__} is not stored, as this serializer has secrets='refuse'; keep it out of the state, "
+        "as by LangGraph's Runtime context, or name in the state where to find it"
+    )
+
+
 def _make_single(target: Any, argument: Any) -> Any:
     kind = kind_of(target) if isinstance(target, type) else None
     if target is set or target is frozenset:
@@ -806,7 +828,7 @@ class _ExactWriter:
     def _encoded(self, value: Any, place: _Place) -> Encoded:
         cls = type(value)
         try:
-            return (wire.KNOWN.get(cls) or self._serializer._encoder(cls))(value)
+            return (self._serializer._direct.get(cls) or self._serializer._encoder(cls))(value)
         except EncodeError as exc:
             raise EncodeError(exc.reason, path=place.path() + exc.path) from None
         except RecursionError:

@@ -16,16 +16,19 @@ from typing import Any
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import EXCLUDED_METADATA_KEYS, CheckpointMetadata
 
+from langgraph_checkpoint_dual.core.redacting import Redaction
 from langgraph_checkpoint_dual.core.text import escape
 from langgraph_checkpoint_dual.errors import ConfigError, DecodeError
 
 _MAX_INT_BITS = 1024
 
 
-def merged_metadata(config: RunnableConfig, metadata: CheckpointMetadata) -> dict[str, Any]:
+def merged_metadata(
+    config: RunnableConfig, metadata: CheckpointMetadata, redact: Redaction | None = None
+) -> dict[str, Any]:
     """The metadata to store: that of the checkpoint, then the plain values of the config's metadata and configurable.
 
-    As langgraph-checkpoint's `get_checkpoint_metadata`, except that NUL characters stay.
+    As langgraph-checkpoint's `get_checkpoint_metadata`, except that NUL characters stay, and what `redact` makes of it.
     """
     merged: dict[str, Any] = dict(metadata)
     for source in (config.get("metadata"), config.get("configurable")):
@@ -34,7 +37,7 @@ def merged_metadata(config: RunnableConfig, metadata: CheckpointMetadata) -> dic
                 continue
             if isinstance(value, (str, int, float)):
                 merged[key] = value
-    return merged
+    return merged if redact is None else redact(merged)
 
 
 def to_json(metadata: Mapping[str, Any]) -> tuple[str, bool]:

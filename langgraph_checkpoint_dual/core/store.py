@@ -29,6 +29,7 @@ from langgraph_checkpoint_dual.core.checkpoints import Foreign, Loaded, id_of, l
 from langgraph_checkpoint_dual.core.looks import ItemLost, Known, Look
 from langgraph_checkpoint_dual.core.metadata import merged_metadata
 from langgraph_checkpoint_dual.core.putting import Putting, guard_of, is_stored, make_room, weigh
+from langgraph_checkpoint_dual.core.redacting import Redaction
 from langgraph_checkpoint_dual.core.rows import CheckpointRow, Guard, Outcome, Put, PutWrites, WriteRow, size_of
 from langgraph_checkpoint_dual.core.text import unescape
 from langgraph_checkpoint_dual.core.trimming import Succession, check_parent, succession, trim
@@ -88,11 +89,13 @@ class Rules(NamedTuple):
     a warning, "raise" raises `DeletedError`. With `fence` a put whose parent is not the latest checkpoint of its
     namespace raises `StaleHeadError`, unless it is a deliberate fork or update. `history` says what stays of the
     checkpoints before one that is put: "all", or with "latest" only what is needed to go on (see `core/trimming.py`).
+    `redact` says what of a checkpoint's metadata is stored (see `core/redacting.py`).
     """
 
     late: str = "drop"
     fence: bool = False
     history: str = "all"
+    redact: Redaction | None = None
 
 
 class AfterPut(Protocol):
@@ -209,7 +212,7 @@ class Store:
         parent = address_of(config)
         checkpoint_id = id_of(checkpoint)
         channel_values = dict(checkpoint.get("channel_values") or {})
-        merged = merged_metadata(config, metadata)
+        merged = merged_metadata(config, metadata, self.rules.redact)
         putting = Putting(self.serde, parent, checkpoint_id, checkpoint, channel_values, merged)
         putting.guard = guard_of(parent, merged)
         over = self._succession(putting)

@@ -15,6 +15,7 @@ from typing_extensions import Self
 
 from langgraph_checkpoint_dual.cache import Cache
 from langgraph_checkpoint_dual.core.conversations.indexing import set_up
+from langgraph_checkpoint_dual.core.redacting import Redact
 from langgraph_checkpoint_dual.core.retention import Retention
 from langgraph_checkpoint_dual.core.tx import finish
 from langgraph_checkpoint_dual.errors import ConfigError
@@ -51,6 +52,9 @@ class PostgresSaver(Saver):
         adopt: read the threads that the official saver has left in the same database, where the search path finds its
             tables, as if they were ours. They are looked for once, by the first operation, and again after `setup`.
         search: index the words of messages for `search`; a text instead of `True` names the channel of messages.
+        redact: what never reaches the database of metadata, which LangGraph fills from the run's config: keys and
+            patterns (`["*token*", "api_key"]`), or a function that takes the metadata and returns what to store; see
+            docs/secrets.md.
         observer: what to log, or measure, of operations; `Observer()` unless given.
         retry_for: for how many seconds an operation whose connection was lost, or that met a deadlock, is repeated on
             another connection; then `UnavailableError`. Repeating is safe: what was stored already is recognised. 0
@@ -78,6 +82,7 @@ class PostgresSaver(Saver):
         retention: Retention | None = None,
         adopt: bool = True,
         search: bool | str = False,
+        redact: Redact | None = None,
         observer: Observer | None = None,
         retry_for: float = 30.0,
         response_timeout: float | None = 60.0,
@@ -92,6 +97,7 @@ class PostgresSaver(Saver):
             retention=retention,
             adopt=adopt,
             search=search,
+            redact=redact,
             observer=observer,
         )
         _check(conn, (Connection, ConnectionPool), pipe, options)
@@ -157,8 +163,8 @@ class AsyncPostgresSaver(Saver):
     Args:
         conn: a psycopg async connection or pool (used as it comes and never closed here), or a connection string, for
             which a pool is opened here: use the saver as an async context manager then, or `aclose` it.
-        pipe, serde, schema, prefix, cache, fence, late, history, retention, adopt, search, observer, retry_for,
-            response_timeout, options: as for `PostgresSaver`.
+        pipe, serde, schema, prefix, cache, fence, late, history, retention, adopt, search, redact, observer,
+            retry_for, response_timeout, options: as for `PostgresSaver`.
     """
 
     _system = "postgresql"
@@ -178,6 +184,7 @@ class AsyncPostgresSaver(Saver):
         retention: Retention | None = None,
         adopt: bool = True,
         search: bool | str = False,
+        redact: Redact | None = None,
         observer: Observer | None = None,
         retry_for: float = 30.0,
         response_timeout: float | None = 60.0,
@@ -192,6 +199,7 @@ class AsyncPostgresSaver(Saver):
             retention=retention,
             adopt=adopt,
             search=search,
+            redact=redact,
             observer=observer,
         )
         _check(conn, (AsyncConnection, AsyncConnectionPool), pipe, options)

@@ -15,6 +15,7 @@ from typing_extensions import Self
 
 from langgraph_checkpoint_dual.cache import Cache
 from langgraph_checkpoint_dual.core.conversations.indexing import set_up
+from langgraph_checkpoint_dual.core.redacting import Redact
 from langgraph_checkpoint_dual.core.retention import Retention
 from langgraph_checkpoint_dual.core.tx import finish
 from langgraph_checkpoint_dual.errors import ConfigError
@@ -72,6 +73,9 @@ class SqliteSaver(_SqliteSaver):
         adopt: read the threads that the official saver has left in the same database as if they were ours. They are
             looked for once, by the first operation, and again after `setup`.
         search: index the words of messages for `search`; a text instead of `True` names the channel of messages.
+        redact: what never reaches the database of metadata, which LangGraph fills from the run's config: keys and
+            patterns (`["*token*", "api_key"]`), or a function that takes the metadata and returns what to store; see
+            docs/secrets.md.
         observer: what to log, or measure, of operations; `Observer()` unless given.
     """
 
@@ -92,6 +96,7 @@ class SqliteSaver(_SqliteSaver):
         retention: Retention | None = None,
         adopt: bool = True,
         search: bool | str = False,
+        redact: Redact | None = None,
         observer: Observer | None = None,
     ) -> None:
         super().__init__(
@@ -103,6 +108,7 @@ class SqliteSaver(_SqliteSaver):
             retention=retention,
             adopt=adopt,
             search=search,
+            redact=redact,
             observer=observer,
         )
         self.conn = conn
@@ -154,8 +160,8 @@ class AsyncSqliteSaver(_SqliteSaver):
     Args:
         conn: an `aiosqlite.Connection` (used as it comes and never closed here), or the path of a file, or
             `":memory:"`. A path is opened here, without aiosqlite: use the saver as a context manager, or `aclose` it.
-        serde, prefix, timeout, synchronous, cache, fence, late, history, retention, adopt, search, observer: as for
-            `SqliteSaver`.
+        serde, prefix, timeout, synchronous, cache, fence, late, history, retention, adopt, search, redact, observer:
+            as for `SqliteSaver`.
     """
 
     def __init__(
@@ -173,6 +179,7 @@ class AsyncSqliteSaver(_SqliteSaver):
         retention: Retention | None = None,
         adopt: bool = True,
         search: bool | str = False,
+        redact: Redact | None = None,
         observer: Observer | None = None,
     ) -> None:
         super().__init__(
@@ -184,6 +191,7 @@ class AsyncSqliteSaver(_SqliteSaver):
             retention=retention,
             adopt=adopt,
             search=search,
+            redact=redact,
             observer=observer,
         )
         self.conn = conn

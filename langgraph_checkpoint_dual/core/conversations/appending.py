@@ -369,7 +369,7 @@ def _additions(
     slots.pop(view.channel, None)
     if edit.slot is not None:
         slots[view.channel] = edit.slot
-    merged = merged_metadata(config, cast(CheckpointMetadata, metadata))
+    merged = merged_metadata(config, cast(CheckpointMetadata, metadata), store.rules.redact)
     over = _succession(store, parent, checkpoint_id, body, slots, merged, view.channel if edit.is_snapshot else None)
     own_parent = parent if over is None or over.is_rebuilt else parent._replace(checkpoint_id=None)
     row = checkpoint_row(store.serde, own_parent, checkpoint_id, body, slots, merged)
