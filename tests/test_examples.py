@@ -273,21 +273,29 @@ def test_a_conversation_moves_to_postgres(
         assert saver.threads.get("alice") is None
 
 
-def test_nightly_retention(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    with chat(tmp_path, "alice") as terminal:
+@pytest.mark.parametrize("backend", ["sqlite", "postgres"])
+def test_nightly_retention(
+    tmp_path: Path,
+    backend: str,
+    postgres_uri: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    database = as_url(postgres_uri) if backend == "postgres" else f"sqlite:///{tmp_path}/chats.db"
+    with chat(tmp_path, "alice", "--db", database) as terminal:
         terminal.read_until("alice> ")
         for number in range(3):
             ask(terminal, "alice", f"sentence {number}")
         assert terminal.end() == 0
-    monkeypatch.setenv("CHECKPOINTER_URL", f"sqlite:///{tmp_path}/chats.db")
+    monkeypatch.setenv("CHECKPOINTER_URL", database)
     main = imported("retention.py").main
 
     assert main(["--keep-last", "2", "--dry-run"]) == 0
     found = re.fullmatch(r"would go: 0 threads, 7 checkpoints, (\d+) bytes\n", capsys.readouterr().out)
     assert found
-    gone = run("retention.py", tmp_path, "--keep-last", "2", "--vacuum")
+    gone = run("retention.py", tmp_path, "--keep-last", "2", "--vacuum", CHECKPOINTER_URL=database)
     assert gone.startswith(f"gone: 0 threads, 7 checkpoints, {found[1]} bytes\ngiven back: ")
-    with chat(tmp_path, "alice") as terminal:
+    with chat(tmp_path, "alice", "--db", database) as terminal:
         assert "alice: sentence 0\n" in terminal.read_until("alice> "), "the conversation itself is all there"
     assert main(["--max-idle-days", "0"]) == 0
     assert capsys.readouterr().out.startswith("gone: 1 threads, 2 checkpoints, ")
