@@ -118,18 +118,19 @@ async def test_runs_resume_and_travel_as_without(kind: Kind, database: str, buil
 
 
 async def test_many_at_once(kind: Kind, database: str) -> None:
-    """Runs of two savers on the same threads, each with a policy."""
-    policy = Retention(keep_last=3)
+    """Runs of two savers on the same threads, each with a policy that keeps more than a run's steps."""
+    policy = Retention(keep_last=10)
     async with (
         opened(kind.ours, database, retention=policy) as one,
         opened(kind.ours, database, retention=policy) as two,
     ):
         sessions = [Session(saver, "async", chat, "async") for saver in (one, two)]
-        for _ in range(3):
+        for _ in range(6):
             await asyncio.gather(
                 *(session.run(said("hello"), thread(name)) for session in sessions for name in ("a", "b"))
             )
         assert "error" not in repr([session.record for session in sessions])
+        assert max(len(ids) for ids in stored(database).values()) <= 10 + 2 * INTERVAL
         assert await ails(one) == set()
 
 

@@ -1,4 +1,4 @@
-"""The example chat service, over real HTTP: a server process on Postgres, users at once, and a restart."""
+"""The example chat service, over real HTTP: a server process on each database, users at once, and a restart."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from subprocess import DEVNULL
 from typing import Any
 
@@ -68,8 +69,9 @@ async def live(address: str, user: str) -> list[str]:
         return [named["thread_id"], unnamed["thread_id"]]
 
 
-async def test_the_service(postgres_uri: str) -> None:
-    database = as_url(postgres_uri)
+@pytest.mark.parametrize("backend", ["sqlite", "postgres"])
+async def test_the_service(backend: str, postgres_uri: str, tmp_path: Path) -> None:
+    database = as_url(postgres_uri) if backend == "postgres" else f"sqlite:///{tmp_path}/chats.db"
     with serving(database, "--budget", "60") as address:
         threads = dict(zip(USERS, await asyncio.gather(*(live(address, user) for user in USERS)), strict=True))
         for user in USERS:
