@@ -11,6 +11,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -42,6 +43,7 @@ USER = "user 7"
 PAGE = 20
 WORD = vocabulary()[0][3_000]
 _NOTE = 4_000
+_WRITERS = {"sqlite": 1, "postgres": 8}
 
 
 @workload(
@@ -60,7 +62,7 @@ def conversations(trial: Trial) -> None:
     rng = trial.random()
     _check_room(size)
     with _filling(trial) as saver:
-        _fill(saver, size, rng)
+        _fill(saver, size, _WRITERS[trial.kind.database])
         for name, count in (("long", size.messages), ("short", 100)):
             messages = conversation(rng, count, 40)
             for start in range(0, count, 1_000):
@@ -111,17 +113,22 @@ def _check_room(size: Chats) -> None:
         raise RuntimeError(f"the threads need up to {needed:,} bytes in {tempfile.gettempdir()}, {free:,} are free")
 
 
-def _fill(saver: Saver, size: Chats, rng: random.Random) -> None:
-    for number in range(size.threads):
+def _fill(saver: Saver, size: Chats, writers: int) -> None:
+    def begin(number: int) -> None:
         made = empty_checkpoint()
         made["channel_values"] = {"messages": [HumanMessage(f"hello {number}", id=f"m{number}")]}
         made["channel_versions"] = {"messages": f"{1:032}.0"}
         if size.notes:  # random, so that no database makes them smaller
-            made["channel_values"]["notes"] = [rng.randbytes(_NOTE) for _ in range(size.notes // _NOTE)]
+            notes = random.Random(number).randbytes(size.notes)
+            made["channel_values"]["notes"] = [notes[at : at + _NOTE] for at in range(0, size.notes, _NOTE)]
             made["channel_versions"]["notes"] = f"{1:032}.0"
         config: Any = thread(f"thread {number}")
         config["metadata"] = {"user_id": f"user {number % size.users}", "title": f"Chat {number}"}
         saver.put(config, made, {"source": "loop", "step": 0, "parents": {}}, made["channel_versions"])
+
+    with ThreadPoolExecutor(writers) as pool:
+        for start in range(0, size.threads, 1_000):  # so that few wait
+            list(pool.map(begin, range(start, min(start + 1_000, size.threads))))
 
 
 def _graph(saver: Saver) -> Any:
