@@ -252,6 +252,30 @@ def test_conversations_without_a_graph(
     assert run("conversations.py", tmp_path, "list", "bob", "--db", database) == "1* By the river, please\n"
 
 
+@pytest.mark.parametrize("backend", ["sqlite", "postgres"])
+def test_users_go_on_in_their_current_thread(
+    tmp_path: Path, backend: str, postgres_uri: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    database = as_url(postgres_uri) if backend == "postgres" else f"sqlite:///{tmp_path}/current.db"
+    main = imported("current.py").main
+
+    def says(*words: str) -> list[str]:
+        main([*words, "--db", database])
+        return capsys.readouterr().out.splitlines()
+
+    assert says("ada", "travel", "to Rome") == ["message 1 here; this began with: to Rome", "* to Rome"]
+    assert says("ada", "cook", "soup") == ["message 1 here; this began with: soup", "* soup"]
+    assert says("bob", "travel", "to Oslo") == ["message 1 here; this began with: to Oslo", "* to Oslo"]
+    assert run("current.py", tmp_path, "ada", "travel", "by train", "--db", database).splitlines() == [
+        "message 2 here; this began with: to Rome",
+        "* to Rome",
+    ]
+    assert says("ada", "travel", "to Bonn", "--new")[1:] == ["* to Bonn", "  to Rome"]
+    with open_saver(database) as saver:
+        saver.threads.delete(saver.threads.current("ada", "travel"))
+    assert says("ada", "travel", "home")[0] == "message 1 here; this began with: home"
+
+
 def test_a_conversation_moves_to_postgres(
     tmp_path: Path, postgres_uri: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
