@@ -10,7 +10,7 @@ import asyncio
 import os
 import warnings
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 from weakref import WeakSet
@@ -29,7 +29,7 @@ from langgraph_checkpoint_dual.observing import Callers, callers, on_behalf_of
 from langgraph_checkpoint_dual.postgres.arrays import register
 from langgraph_checkpoint_dual.postgres.faults import Fate, interrupts
 from langgraph_checkpoint_dual.postgres.line import Line
-from langgraph_checkpoint_dual.postgres.pools import leave_to_parent
+from langgraph_checkpoint_dual.postgres.pools import Beside, leave_to_parent
 from langgraph_checkpoint_dual.postgres.schema import REFUSED, Schema
 from langgraph_checkpoint_dual.postgres.sessions import (
     STATEMENT_MODE,
@@ -517,21 +517,34 @@ class LoopEngine(_Engine):
 
 
 class OneLoop:
-    """The asynchronous `Database` of a saver: its connections on its own loop, hops to blocking ones on any other."""
+    """The asynchronous `Database` of a saver: its connections on its own loop, hops to blocking ones on any other.
 
-    def __init__(self, engine: LoopEngine, beside: BlockingEngine) -> None:
-        self._engine, self._beside, self._elsewhere = engine, beside, HoppingFace(beside)
-        try:
-            self._loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
-        except RuntimeError:
-            self._loop = None
+    Where its own loop cannot wait for sockets, as psycopg needs it (the default loop on Windows cannot), all is hops.
+
+    Args:
+        engine: the database on the asynchronous connections.
+        beside: that on the blocking ones, which `opens` opens.
+    """
+
+    def __init__(self, engine: LoopEngine, beside: BlockingEngine, opens: Beside) -> None:
+        self._beside, self._elsewhere = beside, HoppingFace(beside)
+        self._opens = opens
+        self._own: LoopEngine | HoppingFace = engine
+        self._loop: asyncio.AbstractEventLoop | None = None
+        with suppress(RuntimeError):  # outside of a loop
+            self._settle(asyncio.get_running_loop())
+
+    def _settle(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        if not _waits_for_sockets(loop):
+            self._own, self._opens.in_place = self._elsewhere, True
 
     @property
     def _here(self) -> LoopEngine | HoppingFace:
         loop = asyncio.get_running_loop()
         if self._loop is None:
-            self._loop = loop
-        return self._engine if self._loop is loop else self._elsewhere
+            self._settle(loop)
+        return self._own if self._loop is loop else self._elsewhere
 
     async def read(self, look: Callable[[Tx], Awaitable[T]]) -> T:
         return await self._here.read(look)
@@ -558,6 +571,10 @@ class OneLoop:
             await here.verify()
         else:
             await asyncio.to_thread(self._beside.verify)
+
+
+def _waits_for_sockets(loop: asyncio.AbstractEventLoop) -> bool:
+    return type(loop).add_reader is not asyncio.AbstractEventLoop.add_reader
 
 
 def _settled(result: Any) -> Outcome:

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import os
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 from weakref import WeakSet
 
 from psycopg import AsyncConnection, Connection, Error
@@ -90,17 +90,28 @@ _POOL_OPTIONS = {
 }
 
 
-def beside(conn: AsyncConnection[Any] | AsyncConnectionPool[Any]) -> ConnectionPool[Any]:
-    """A pool of blocking connections to the same database, for the blocking methods of an asynchronous saver."""
-    if isinstance(conn, AsyncConnection):
-        conninfo = make_conninfo(conn.info.dsn, password=conn.info.password or None)
-        options: dict[str, Any] = {}
-    else:
-        conninfo = conn.conninfo  # type: ignore[assignment]
-        options = {key: value for key, value in (conn.kwargs or {}).items() if key not in _OF_THE_CALLER}  # type: ignore[union-attr]
-    return blocking_pool(conninfo, {**options, "min_size": 0, "max_size": 4})
+class Beside:
+    """Opens a pool of blocking connections to the same database, for the blocking methods of an asynchronous saver.
+
+    Attributes:
+        in_place: whether the asynchronous ones cannot be used, so that the pool is as large as theirs may be.
+    """
+
+    def __init__(self, conn: AsyncConnection[Any] | AsyncConnectionPool[Any]) -> None:
+        self._conn, self.in_place = conn, False
+
+    def __call__(self) -> ConnectionPool[Any]:
+        conn, size = self._conn, {"min_size": 0, "max_size": _FEW}
+        if isinstance(conn, AsyncConnection):
+            return blocking_pool(make_conninfo(conn.info.dsn, password=conn.info.password or None), size)
+        kwargs: Any = conn.kwargs or {}
+        options = {key: value for key, value in kwargs.items() if key not in _OF_THE_CALLER}
+        limits = {name: getattr(conn, name) for name in _LIMITS} if self.in_place else {}
+        return blocking_pool(cast(str, conn.conninfo), {**options, **size, **limits})
 
 
+_FEW = 4
+_LIMITS = ("max_size", "timeout", "max_waiting", "max_lifetime", "max_idle")
 _OF_THE_CALLER = {"autocommit", "row_factory", "cursor_factory", "prepare_threshold", "context"}
 
 

@@ -22,7 +22,7 @@ from langgraph_checkpoint_dual.errors import ConfigError
 from langgraph_checkpoint_dual.hopping import HoppingFace
 from langgraph_checkpoint_dual.observing import Observer
 from langgraph_checkpoint_dual.postgres.driver import BlockingEngine, LoopEngine, OneLoop
-from langgraph_checkpoint_dual.postgres.pools import beside, blocking_pool, loop_pool
+from langgraph_checkpoint_dual.postgres.pools import Beside, blocking_pool, loop_pool
 from langgraph_checkpoint_dual.postgres.schema import Schema
 from langgraph_checkpoint_dual.postgres.sessions import AsyncConn, Limits, SyncConn
 from langgraph_checkpoint_dual.postgres.statements import Dialect
@@ -159,6 +159,7 @@ class AsyncPostgresSaver(Saver):
     """The checkpoint saver on Postgres for event loops.
 
     Its blocking methods work too, from any thread: they use blocking connections of their own, opened when needed.
+    These are also used on event loops that psycopg refuses: on Windows' `ProactorEventLoop`, and on a second one.
 
     Args:
         conn: a psycopg async connection or pool (used as it comes and never closed here), or a connection string, for
@@ -208,10 +209,11 @@ class AsyncPostgresSaver(Saver):
         self.pipe = pipe
         limits = Limits(retry_for, response_timeout)
         dialect = Dialect(schema, prefix)
-        self._beside = BlockingEngine(partial(beside, self.conn), Schema(dialect, schema), limits, owned=True)
+        opens = Beside(self.conn)
+        self._beside = BlockingEngine(opens, Schema(dialect, schema), limits, owned=True)
         self._engine = LoopEngine(self.conn, Schema(dialect, schema), limits, pipe=pipe, owned=owned)
         self._blocking = self._beside
-        self._looping: OneLoop = OneLoop(self._engine, self._beside)
+        self._looping: OneLoop = OneLoop(self._engine, self._beside, opens)
 
     @classmethod
     @asynccontextmanager
