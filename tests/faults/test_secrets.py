@@ -51,7 +51,7 @@ async def store(saver: Any, secret_metadata: Any) -> Any:
     return await saver.aput(told(), made, secret_metadata, made["channel_versions"])
 
 
-@pytest.mark.parametrize("redact", [KEYS, tuple(KEYS), {"API_KEY", "*TOKEN*", "Auth"}, "hook"], ids=str)
+@pytest.mark.parametrize("redact", [KEYS, tuple(KEYS), {"API_KEY", "*TOKEN*", "Auth"}, "hook"], ids=["list", "tuple", "set", "hook"])
 async def test_keys_never_reach_the_database(kind: Kind, database: str, redact: Any, secret_metadata: Any) -> None:
     def hook(found: dict[str, Any]) -> dict[str, Any]:
         found.pop("deep", None)
