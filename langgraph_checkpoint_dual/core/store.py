@@ -166,8 +166,7 @@ class Store:
             if row[0]:
                 writes.setdefault(row[1:4], []).append(row)
         found = await tx.compute(sum(map(_weight, rows)), partial(self._loaded, rows, writes))
-        await self._add_sends(tx, [one for one in found if isinstance(one, Loaded)])
-        return found
+        return await self._with_sends(tx, found)
 
     def _loaded(self, rows: Sequence[Row], writes: Mapping[Row, list[Row]]) -> list[Loaded | DecodeError]:
         found: list[Loaded | DecodeError] = []
@@ -178,24 +177,30 @@ class Store:
                 found.append(exc)
         return found
 
-    async def _add_sends(self, tx: Tx, found: Sequence[Loaded]) -> None:
+    async def _with_sends(self, tx: Tx, found: list[Loaded | DecodeError]) -> list[Loaded | DecodeError]:
         """Checkpoints of before format 4 take the sends that are pending from their parent's writes."""
-        old = [
-            one
-            for one in found
-            if one.checkpoint.get("v", 4) < 4 and one.parent_id and not one.checkpoint.get("pending_sends")
-        ]
+        old = [one for one in found if isinstance(one, Loaded) and _lacks_sends(one)]
         if not old:
-            return
+            return found
         parents = json.dumps([[*one.address[:2], one.parent_id] for one in old])
         sends: dict[Row, list[Row]] = {}
         for row in await tx.fetch("writes", checkpoints=parents, channels=json.dumps([TASKS])):
             sends.setdefault(row[1:4], []).append(row)
-        for one in old:
-            rows = sends.get((*one.address[:2], one.parent_id))
-            if rows:
-                one.checkpoint["channel_values"][TASKS] = [value for *_, value in pending_writes(self.serde, rows)]
-                one.checkpoint["channel_versions"][TASKS] = highest_version(one.checkpoint["channel_versions"])
+        damaged = {one.address: exc for one in old if (exc := self._add_sends(one, sends)) is not None}
+        return [damaged.get(one.address, one) if isinstance(one, Loaded) else one for one in found]
+
+    def _add_sends(self, old: Loaded, sends: Mapping[Row, list[Row]]) -> DecodeError | None:
+        """Add those of its parent to a checkpoint; the error if they are damaged."""
+        rows = sends.get((*old.address[:2], old.parent_id))
+        if not rows:
+            return None
+        try:
+            values = [value for *_, value in pending_writes(self.serde, rows)]
+        except DecodeError as exc:
+            return exc.at(**old.address.where)
+        old.checkpoint["channel_values"][TASKS] = values
+        old.checkpoint["channel_versions"][TASKS] = highest_version(old.checkpoint["channel_versions"])
+        return None
 
     async def put(
         self,
@@ -375,6 +380,10 @@ async def _check_head(row: CheckpointRow, parent_id: str | None, tx: Tx) -> None
     if head and head[0][0] not in (parent_id, row.checkpoint_id):
         where = Address(row.thread_id, row.checkpoint_ns).where
         raise StaleHeadError(where, unescape(parent_id or ""), unescape(head[0][0]))
+
+
+def _lacks_sends(one: Loaded) -> bool:
+    return bool(one.checkpoint.get("v", 4) < 4 and one.parent_id and not one.checkpoint.get("pending_sends"))
 
 
 def _weight(row: Row) -> int:

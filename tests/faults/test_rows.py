@@ -13,6 +13,8 @@ import psycopg
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from langgraph.checkpoint.serde.types import TASKS
+from langgraph.types import Send
 from psycopg import sql
 
 import langgraph_checkpoint_dual as dual
@@ -293,6 +295,33 @@ async def test_odd_run_ids_are_no_damage(subject: Any, run_id: Any) -> None:
     await subject.adelete_for_runs(["other", str(run_id)])
     left = [one.config for one in await listed(subject, config())]
     assert left == ([] if isinstance(run_id, UUID) or (isinstance(run_id, str) and run_id) else [stored])
+
+
+async def test_a_damaged_send_leaves_the_other_checkpoints_readable(subject: Any, database: str) -> None:
+    """Checkpoints of before format 4 take pending sends from their parents, of which one is damaged."""
+    places: dict[str, list[Any]] = {}
+    for thread in ("good", "bad"):
+        parent = await put(subject, config(thread), {"total": 1})
+        await subject.aput_writes(parent, [(TASKS, Send("node", thread))], "task")
+        made = checkpoint({"total": 2}, v=3)
+        places[thread] = [parent, await subject.aput(parent, made, metadata(), made["channel_versions"])]
+    [data] = tables.rows(database, "SELECT data FROM dual_writes WHERE thread_id = 'bad'")[0]
+    spoilt = bytes(data)[:-1] + bytes([data[-1] ^ 255])
+    literal = f"'\\x{spoilt.hex()}'::bytea" if tables.is_postgres(database) else f"x'{spoilt.hex()}'"
+    tables.rows(database, f"UPDATE dual_writes SET data = {literal} WHERE thread_id = 'bad'")
+    told: list[DecodeError] = []
+    found = {str(one.config): one for one in await listed(subject, None, on_damaged=told.append)}
+    assert found.keys() == set(map(str, places["good"]))
+    assert found[str(places["good"][1])].checkpoint["channel_values"] == {"total": 2, TASKS: [Send("node", "good")]}
+    assert {one.where["checkpoint_id"] for one in told} == {
+        one["configurable"]["checkpoint_id"] for one in places["bad"]
+    }
+    assert all(one.where["thread_id"] == "bad" and one.where["channel"] == TASKS for one in told)
+    for where in places["bad"]:
+        with pytest.raises(DecodeError):
+            await subject.aget_tuple(where)
+    with pytest.raises(DecodeError):
+        await listed(subject, None)
 
 
 async def test_metadata_that_is_no_json(subject: Any, database: str) -> None:
