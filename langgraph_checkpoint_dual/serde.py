@@ -281,6 +281,8 @@ class Serializer(JsonPlusSerializer):
         return encoder
 
     def _make_encoder(self, cls: type) -> Encoder:
+        if self._direct is not wire.KNOWN and issubclass(cls, _SECRETS):
+            return _refuse_secret
         numpy = sys.modules.get("numpy")
         if numpy is not None and cls is numpy.ndarray:
             return wire.encode_array
@@ -645,6 +647,9 @@ class Serializer(JsonPlusSerializer):
 # --- Making objects: which way of making fits which kind of class ---
 
 
+_SECRETS = (SecretStr, SecretBytes)
+
+
 def _direct_encoders(secrets: str, pickle_fallback: bool) -> Mapping[type, Encoder]:
     """The encoders of what is known to all serializers."""
     if secrets == "store":
@@ -653,7 +658,7 @@ def _direct_encoders(secrets: str, pickle_fallback: bool) -> Mapping[type, Encod
         raise ConfigError(f"secrets must be one of store, refuse, not {secrets!r}")
     if pickle_fallback:
         raise ConfigError("secrets='refuse' cannot be combined with pickle_fallback, which stores whatever is refused")
-    return {**wire.KNOWN, SecretStr: _refuse_secret, SecretBytes: _refuse_secret}
+    return {**wire.KNOWN, **dict.fromkeys(_SECRETS, _refuse_secret)}
 
 
 def _refuse_secret(value: Any) -> NoReturn:

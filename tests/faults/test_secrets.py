@@ -8,6 +8,7 @@ from typing import Any, TypedDict
 import pytest
 from langchain_core.messages import HumanMessage
 from langgraph.graph import END, START, StateGraph
+from langgraph.types import Send
 from pydantic import BaseModel, SecretBytes, SecretStr
 
 from langgraph_checkpoint_dual import CheckpointerConfig, Serializer
@@ -51,7 +52,9 @@ async def store(saver: Any, secret_metadata: Any) -> Any:
     return await saver.aput(told(), made, secret_metadata, made["channel_versions"])
 
 
-@pytest.mark.parametrize("redact", [KEYS, tuple(KEYS), {"API_KEY", "*TOKEN*", "Auth"}, "hook"], ids=["list", "tuple", "set", "hook"])
+@pytest.mark.parametrize(
+    "redact", [KEYS, tuple(KEYS), {"API_KEY", "*TOKEN*", "Auth"}, "hook"], ids=["list", "tuple", "set", "hook"]
+)
 async def test_keys_never_reach_the_database(kind: Kind, database: str, redact: Any, secret_metadata: Any) -> None:
     def hook(found: dict[str, Any]) -> dict[str, Any]:
         found.pop("deep", None)
@@ -145,6 +148,10 @@ def test_settings_leave_keys_out(sqlite_path: str, monkeypatch: pytest.MonkeyPat
         CheckpointerConfig(redact=["step"])
 
 
+class Key(SecretStr):
+    """A class of secrets of a user's own."""
+
+
 class Login(BaseModel):
     name: str
     password: SecretStr
@@ -186,10 +193,14 @@ async def test_secrets_of_pydantic_are_refused_when_asked(kind: Kind, database: 
     assert not is_planted(database)
 
 
-def test_refusing_cannot_be_combined_with_pickle() -> None:
+def test_what_refuses_secrets_stores_none_and_reads_them() -> None:
     with pytest.raises(ConfigError, match="pickle"):
         Serializer(secrets="refuse", pickle_fallback=True)
     with pytest.raises(ConfigError, match="secrets"):
         Serializer(secrets="cover")  # type: ignore[arg-type]
+    registered = Serializer(secrets="refuse", types=[Key])
+    for value in (Key(PLANT), [Key(PLANT)], {Key(PLANT)}, {Key(PLANT): 1}, Send("node", Key(PLANT))):
+        with pytest.raises(EncodeError, match=r"Key is not stored|set cannot be stored"):
+            registered.dumps_typed(value)
     stored = Serializer().dumps_typed(SecretStr(PLANT))
     assert Serializer(secrets="refuse").loads_typed(stored).get_secret_value() == PLANT
