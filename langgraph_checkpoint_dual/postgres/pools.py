@@ -106,8 +106,10 @@ class Beside:
             return blocking_pool(make_conninfo(conn.info.dsn, password=conn.info.password or None), size)
         kwargs: Any = conn.kwargs or {}
         options = {key: value for key, value in kwargs.items() if key not in _OF_THE_CALLER}
-        limits = {name: getattr(conn, name) for name in _LIMITS} if self.in_place else {}
-        return blocking_pool(cast(str, conn.conninfo), {**options, **size, **limits})
+        if self.in_place:
+            size |= {name: getattr(conn, name) for name in _LIMITS}
+            options |= {key: kwargs[key] for key in kwargs.keys() & {"prepare_threshold"}}
+        return blocking_pool(cast(str, conn.conninfo), {**options, **size})
 
 
 _FEW = 4
