@@ -24,7 +24,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph_checkpoint_dual.core import values
 from langgraph_checkpoint_dual.core.address import Address
 from langgraph_checkpoint_dual.core.checkpoints import checkpoint_row, slots_of
-from langgraph_checkpoint_dual.core.items import Planner, Stored
+from langgraph_checkpoint_dual.core.items import NewItem, Planner, Stored
 from langgraph_checkpoint_dual.core.looks import Known, known_of
 from langgraph_checkpoint_dual.core.registry import thread_row
 from langgraph_checkpoint_dual.core.rows import CheckpointRow, Guard, ItemRow, Outcome, Put
@@ -130,13 +130,13 @@ class Putting:
             self.fresh = True
 
 
-def item_rows(parent: Address, channel: str, items: Iterable[tuple[int, bytes]], added_at: int) -> list[ItemRow]:
+def item_rows(parent: Address, channel: str, items: Iterable[NewItem], added_at: int) -> list[ItemRow]:
     """The rows of new items of a channel, which is named as stored."""
     start = values.place("item", channel)
     thread_id, ns = parent.thread_id, parent.checkpoint_ns or ""
     return [
-        ItemRow(thread_id, ns, channel, seq, added_at, values.item_checksum(typed, start, seq, added_at), typed)
-        for seq, typed in items
+        ItemRow(thread_id, ns, channel, seq, added_at, values.item_checksum(typed, start, seq, added_at), tag, typed)
+        for seq, tag, typed in items
     ]
 
 

@@ -19,6 +19,7 @@ TABLES = ("checkpoints", "items", "writes", "threads", "current_threads", "tombs
 INDEXES = (
     "checkpoints_latest",
     "checkpoints_run",
+    "items_tagged",
     "writes_status",
     "threads_updated",
     "threads_created",

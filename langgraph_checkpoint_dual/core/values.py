@@ -16,7 +16,6 @@ from typing import Any
 
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
-from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
 
 from langgraph_checkpoint_dual.errors import DecodeError, EncodeError
@@ -30,7 +29,6 @@ from langgraph_checkpoint_dual.images import (
     stored_message,
 )
 from langgraph_checkpoint_dual.messages import BY_CLASS
-from langgraph_checkpoint_dual.serde import Serializer
 
 _TYPES = ("null", "bytes", "bytearray", "msgpack", "json", "pickle", "empty")
 _CODES = {name: bytes([code]) for code, name in enumerate(_TYPES)}
@@ -138,11 +136,6 @@ def split(typed: bytes) -> tuple[str, bytes]:
 def is_direct(serde: SerializerProtocol) -> bool:
     """Whether messages may be stored as their images, past this serializer."""
     return getattr(serde, "is_plain", False) is True  # far quicker than isinstance(), which asks a Protocol
-
-
-def is_readable(serde: SerializerProtocol) -> bool:
-    """Whether a text in a value is a text in the bytes that this serializer makes of it."""
-    return type(serde) in (Serializer, JsonPlusSerializer)
 
 
 def is_trusted(serde: SerializerProtocol) -> bool:

@@ -84,7 +84,7 @@ def register(conn: AdaptContext) -> None:
 
 
 def columns(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
-    """Rows as one array a column; empty stands for NULL."""
+    """Rows as one array a column; empty stands for NULL, and 0 for no tag."""
     found: list[Any] = list(zip(*rows, strict=True)) if rows else [()] * len(names)
     return {name: _column(name, values) for name, values in zip(names, found, strict=True)}
 
@@ -97,6 +97,8 @@ def scalar(name: str, value: Any) -> Any:
 
 
 def _column(name: str, values: Sequence[Any]) -> Texts | Blobs | Numbers:
+    if name in _TAGS:
+        return Numbers([value or 0 for value in values])
     if name in _NUMBERS:
         return Numbers(values)
     if name in _BLOBS:
@@ -108,4 +110,5 @@ _NUMBERS = {
     "idx", "item_place", "item_seq", "item_added_at", "item_checksum", "write_place", "replace", "at",
     "word_place", "word_seq", "word_added_at", "seq", "added_at", "checksum", "created_at", "updated_at",
 }  # fmt: skip
+_TAGS = {"item_tag", "tag"}
 _BLOBS = {"checkpoint", "slots", "metadata_exact", "guard_slots", "item_data", "data"}

@@ -11,15 +11,29 @@ metadata @> CAST(:needle AS jsonb) AND NOT EXISTS (
 -- same moment the slots of some checkpoints: (-1, place in the list of checkpoints, 0, 0, slots).
 -- OFFSET 0 keeps the planner from any plan but one index scan for each.
 SELECT r.place - 1, i.seq, i.added_at, i.checksum, i.data
+{+from_ranges}
+UNION ALL
+SELECT -1, c.place - 1, 0, 0, k.slots
+{+from_keys}
+
+-- name: rows_of_items
+-- As `items`, with their tags before the data.
+SELECT r.place - 1, i.seq, i.added_at, i.checksum, i.tag, i.data
+{+from_ranges}
+UNION ALL
+SELECT -1, c.place - 1, 0, 0, NULL, k.slots
+{+from_keys}
+
+-- name: from_ranges
 FROM jsonb_array_elements(CAST(:ranges AS jsonb)) WITH ORDINALITY AS r (range, place)
 CROSS JOIN LATERAL (
-    SELECT seq, added_at, checksum, data FROM {items}
+    SELECT seq, added_at, checksum, tag, data FROM {items}
     WHERE thread_id = r.range ->> 0 AND checkpoint_ns = r.range ->> 1 AND channel = r.range ->> 2
         AND seq BETWEEN CAST(r.range ->> 3 AS bigint) AND CAST(r.range ->> 4 AS bigint)
     OFFSET 0
 ) AS i
-UNION ALL
-SELECT -1, c.place - 1, 0, 0, k.slots
+
+-- name: from_keys
 FROM jsonb_array_elements(CAST(:checkpoints AS jsonb)) WITH ORDINALITY AS c (key, place)
 CROSS JOIN LATERAL (
     SELECT slots FROM {checkpoints}
@@ -116,12 +130,12 @@ added AS MATERIALIZED (
     )
     WHERE p.place IN (SELECT place FROM allowed)
 ), new_items AS (
-    INSERT INTO {items} (thread_id, checkpoint_ns, channel, seq, added_at, checksum, data)
-    SELECT added.thread_id, added.checkpoint_ns, i.channel, i.seq, i.added_at, i.checksum, i.data
+    INSERT INTO {items} (thread_id, checkpoint_ns, channel, seq, added_at, checksum, tag, data)
+    SELECT added.thread_id, added.checkpoint_ns, i.channel, i.seq, i.added_at, i.checksum, NULLIF(i.tag, 0), i.data
     FROM unnest(
         :item_place::bigint[], :item_channel::text[], :item_seq::bigint[], :item_added_at::bigint[],
-        :item_checksum::bigint[], :item_data::bytea[]
-    ) AS i (place, channel, seq, added_at, checksum, data)
+        :item_checksum::bigint[], :item_tag::bigint[], :item_data::bytea[]
+    ) AS i (place, channel, seq, added_at, checksum, tag, data)
     JOIN added ON added.place = i.place
 ), new_checkpoints AS (
     INSERT INTO {checkpoints} (
@@ -147,12 +161,12 @@ SELECT 0 FROM let_in
 
 -- name: put_one_with_items
 WITH {+let_in}, new_items AS (
-    INSERT INTO {items} (thread_id, checkpoint_ns, channel, seq, added_at, checksum, data)
-    SELECT :thread_id::text, :checkpoint_ns::text, i.*
+    INSERT INTO {items} (thread_id, checkpoint_ns, channel, seq, added_at, checksum, tag, data)
+    SELECT :thread_id::text, :checkpoint_ns::text, i.channel, i.seq, i.added_at, i.checksum, NULLIF(i.tag, 0), i.data
     FROM let_in, unnest(
         :item_channel::text[], :item_seq::bigint[], :item_added_at::bigint[], :item_checksum::bigint[],
-        :item_data::bytea[]
-    ) AS i
+        :item_tag::bigint[], :item_data::bytea[]
+    ) AS i (channel, seq, added_at, checksum, tag, data)
 ), {+its_row}
 SELECT 0 FROM let_in
 
@@ -246,8 +260,8 @@ WITH c AS (
         metadata_exact
     FROM {checkpoints} WHERE thread_id = :source
 ), i AS (
-    INSERT INTO {items} (thread_id, checkpoint_ns, channel, seq, added_at, checksum, data)
-    SELECT :target, checkpoint_ns, channel, seq, added_at, checksum, data FROM {items} WHERE thread_id = :source
+    INSERT INTO {items} (thread_id, checkpoint_ns, channel, seq, added_at, checksum, tag, data)
+    SELECT :target, checkpoint_ns, channel, seq, added_at, checksum, tag, data FROM {items} WHERE thread_id = :source
 ), t AS (
     INSERT INTO {threads} (thread_id, created_at, updated_at, user_id, title, metadata, run_metadata)
     SELECT :target, :at, updated_at, user_id, title, metadata, run_metadata FROM {threads} WHERE thread_id = :source

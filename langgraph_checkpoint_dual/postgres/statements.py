@@ -102,11 +102,7 @@ def _of_puts(puts: list[tuple[int, Put]]) -> Statement:
     if len(puts) == 1 and not puts[0][1].words:
         return _of_put(*puts[0])
     puts.sort(key=lambda entry: entry[1].row[:3])
-    items = [
-        (place, item.channel, item.seq, item.added_at, item.checksum, item.data)
-        for place, (_, put) in enumerate(puts, 1)
-        for item in put.items
-    ]
+    items = [(place, *item[2:]) for place, (_, put) in enumerate(puts, 1) for item in put.items]
     args = columns(CheckpointRow._fields, [put.row for _, put in puts])
     args.update(columns(_ITEM_COLUMNS, items))
     args.update(columns(_THREAD_COLUMNS, [put.thread[1:] if put.thread else _NO_THREAD for _, put in puts]))
@@ -163,7 +159,7 @@ def of_rows(rows: Sequence[Named]) -> dict[str, Any]:
     return columns(rows[0]._fields, rows)
 
 
-_ITEM_COLUMNS = ("item_place", "item_channel", "item_seq", "item_added_at", "item_checksum", "item_data")
+_ITEM_COLUMNS = ("item_place", "item_channel", "item_seq", "item_added_at", "item_checksum", "item_tag", "item_data")
 _GUARD_COLUMNS = ("guard_ns", "guard_id", "guard_slots")
 _VALUE_COLUMNS = ("idx", "channel", "data")
 _WORD_COLUMNS = ("word_place", "word_channel", "word_seq", "word_added_at", "words")

@@ -67,11 +67,12 @@ FROM (SELECT jsonb_array_elements_text(CAST(:threads AS jsonb)) AS thread_id ORD
 DELETE FROM {tombstones} WHERE thread_id IN (SELECT jsonb_array_elements_text(CAST(:threads AS jsonb)))
 
 -- name: load_items
-INSERT INTO {items} (thread_id, checkpoint_ns, channel, seq, added_at, checksum, data)
-SELECT * FROM unnest(
+INSERT INTO {items} (thread_id, checkpoint_ns, channel, seq, added_at, checksum, tag, data)
+SELECT thread_id, checkpoint_ns, channel, seq, added_at, checksum, NULLIF(tag, 0), data
+FROM unnest(
     :thread_id::text[], :checkpoint_ns::text[], :channel::text[], :seq::bigint[], :added_at::bigint[],
-    :checksum::bigint[], :data::bytea[]
-)
+    :checksum::bigint[], :tag::bigint[], :data::bytea[]
+) AS r (thread_id, checkpoint_ns, channel, seq, added_at, checksum, tag, data)
 ON CONFLICT (thread_id, checkpoint_ns, channel, seq) DO NOTHING
 
 -- name: insert_checkpoint

@@ -7,12 +7,26 @@ langgraph_matches(metadata, :needle, :nulls)
 -- The items of some ranges of numbers: (place in the list of ranges, number, time, checksum, data), and as they are in the
 -- same moment the slots of some checkpoints: (-1, place in the list of checkpoints, 0, 0, slots).
 SELECT r.key, i.seq, i.added_at, i.checksum, CAST(i.data AS BLOB)
+{+from_ranges}
+UNION ALL
+SELECT -1, c.key, 0, 0, CAST(k.slots AS BLOB)
+{+from_keys}
+
+-- name: rows_of_items
+-- As `items`, with their tags before the data.
+SELECT r.key, i.seq, i.added_at, i.checksum, i.tag, CAST(i.data AS BLOB)
+{+from_ranges}
+UNION ALL
+SELECT -1, c.key, 0, 0, NULL, CAST(k.slots AS BLOB)
+{+from_keys}
+
+-- name: from_ranges
 FROM json_each(:ranges) AS r CROSS JOIN {items} AS i
 WHERE i.thread_id = json_extract(r.value, '$[0]') AND i.checkpoint_ns = json_extract(r.value, '$[1]')
     AND i.channel = json_extract(r.value, '$[2]')
     AND i.seq BETWEEN json_extract(r.value, '$[3]') AND json_extract(r.value, '$[4]')
-UNION ALL
-SELECT -1, c.key, 0, 0, CAST(k.slots AS BLOB)
+
+-- name: from_keys
 FROM json_each(:checkpoints) AS c CROSS JOIN {checkpoints} AS k
 WHERE k.thread_id = json_extract(c.value, '$[0]') AND k.checkpoint_ns = json_extract(c.value, '$[1]')
     AND k.checkpoint_id = json_extract(c.value, '$[2]')
@@ -32,7 +46,8 @@ WHERE w.thread_id = json_extract(c.value, '$[0]') AND w.checkpoint_ns = json_ext
     AND w.channel IN (SELECT value FROM json_each(:channels))
 
 -- name: insert_item
-INSERT INTO {items} (thread_id, checkpoint_ns, channel, seq, added_at, checksum, data) VALUES (?, ?, ?, ?, ?, ?, ?)
+INSERT INTO {items} (thread_id, checkpoint_ns, channel, seq, added_at, checksum, tag, data)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: new_checkpoint
 INSERT INTO {checkpoints} (
@@ -90,8 +105,8 @@ INSERT INTO {checkpoints} (
     thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, run_id, checkpoint, slots, metadata, metadata_exact
 ) SELECT :target, checkpoint_ns, checkpoint_id, parent_checkpoint_id, run_id, checkpoint, slots, metadata, metadata_exact
 FROM {checkpoints} WHERE thread_id = :source;
-INSERT INTO {items} (thread_id, checkpoint_ns, channel, seq, added_at, checksum, data)
-SELECT :target, checkpoint_ns, channel, seq, added_at, checksum, data FROM {items} WHERE thread_id = :source;
+INSERT INTO {items} (thread_id, checkpoint_ns, channel, seq, added_at, checksum, tag, data)
+SELECT :target, checkpoint_ns, channel, seq, added_at, checksum, tag, data FROM {items} WHERE thread_id = :source;
 INSERT INTO {threads} (thread_id, created_at, updated_at, user_id, title, metadata, run_metadata)
 SELECT :target, :at, updated_at, user_id, title, metadata, run_metadata FROM {threads} WHERE thread_id = :source
 ON CONFLICT (thread_id) DO NOTHING;

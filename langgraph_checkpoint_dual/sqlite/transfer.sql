@@ -53,7 +53,8 @@ FROM json_each(:threads) AS t CROSS JOIN {current_threads} AS r ON r.thread_id =
 DELETE FROM {tombstones} WHERE thread_id IN (SELECT value FROM json_each(:threads))
 
 -- name: load_items
-INSERT INTO {items} (thread_id, checkpoint_ns, channel, seq, added_at, checksum, data) VALUES (?, ?, ?, ?, ?, ?, ?)
+INSERT INTO {items} (thread_id, checkpoint_ns, channel, seq, added_at, checksum, tag, data)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (thread_id, checkpoint_ns, channel, seq) DO NOTHING
 
 -- name: load_threads

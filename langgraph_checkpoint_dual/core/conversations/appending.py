@@ -3,7 +3,7 @@
 The contract:
 
 1. What is added means what LangGraph's `add_messages` means, which is asked about just those stored messages that the
-   new ones name. Which these are the database finds out, unless the serializer hides the ids; then all are read.
+   new ones name. An index of their tags (`core/tags.py`) tells which these may be.
 2. The new checkpoint takes over the slots of the one that it goes on from, unread; only the channel's differs. The
    channel gets a new version, all else of the checkpoint stays, so the same nodes are due after it as before.
 3. All of it happens in one transaction, in which nobody else can put to the thread: of several that append at once each
@@ -49,7 +49,7 @@ from langgraph_checkpoint_dual.core.conversations.reading import (
     value_at,
 )
 from langgraph_checkpoint_dual.core.history import only
-from langgraph_checkpoint_dual.core.items import LIST, Inline, Manifest, Planned, Planner, Range, Slot, cut
+from langgraph_checkpoint_dual.core.items import LIST, Inline, Manifest, NewItem, Planned, Planner, Range, Slot, cut
 from langgraph_checkpoint_dual.core.looks import Look
 from langgraph_checkpoint_dual.core.metadata import merged_metadata
 from langgraph_checkpoint_dual.core.putting import item_rows
@@ -57,6 +57,7 @@ from langgraph_checkpoint_dual.core.queries import fetch_where
 from langgraph_checkpoint_dual.core.registry import thread_row
 from langgraph_checkpoint_dual.core.rows import Guard, Outcome, Put, PutWrites, size_of
 from langgraph_checkpoint_dual.core.store import ATTEMPTS, Store
+from langgraph_checkpoint_dual.core.tags import tag_of_id
 from langgraph_checkpoint_dual.core.text import escape, unescape
 from langgraph_checkpoint_dual.core.times import micros_of
 from langgraph_checkpoint_dual.core.trimming import Succession, succession, trim
@@ -94,7 +95,7 @@ class _Edit(NamedTuple):
     """How the channel will be stored: its slot and new items, or for a delta channel no slot but a pending write."""
 
     slot: Slot | None
-    items: Sequence[tuple[int, bytes]] = ()
+    items: Sequence[NewItem] = ()
     counts: bool = False
     """Whether delta channels count this update: the list is to be rebuilt from writes."""
     is_snapshot: bool = False
@@ -282,7 +283,7 @@ async def _extended(store: Store, db: Reads, planner: Planner, listed: ListedIte
     """A list of items: only messages that the new ones name are read."""
     if any(isinstance(one, RemoveMessage) and one.id == _REMOVE_ALL for one in new.messages):
         return await _planned(db, planner, [], new)
-    found = await _named(store, db, listed, new.named) if new.named else []
+    found = await _named(db, listed, new.named) if new.named else []
     merged = _merged([message for _, message in found], new)
     gone = {message.id for _, message in found} - {message.id for message in merged}
     left = [(place, message) for place, message in found if message.id not in gone]
@@ -325,12 +326,9 @@ def _merged(before: list[Any], new: _New) -> list[BaseMessage]:
         raise ConfigError(f"the messages cannot be added to what the channel holds: {exc}") from exc
 
 
-async def _named(store: Store, db: Reads, listed: ListedItems, ids: frozenset[str]) -> list[tuple[int, BaseMessage]]:
+async def _named(db: Reads, listed: ListedItems, ids: frozenset[str]) -> list[tuple[int, BaseMessage]]:
     """The stored messages that have one of these ids, and their places."""
-    if values.is_readable(store.serde) and all(one.isascii() and one.isprintable() for one in ids):
-        places = listed.places(await db.read(partial(_holding, listed, ids)))
-    else:
-        places = list(range(listed.count))
+    places = listed.places(await db.read(partial(_tagged, listed, ids)))
     found: list[tuple[int, BaseMessage]] = []
     for start in range(0, len(places), LARGEST_READ):
         some = places[start : start + LARGEST_READ]
@@ -340,9 +338,9 @@ async def _named(store: Store, db: Reads, listed: ListedItems, ids: frozenset[st
     return found
 
 
-async def _holding(listed: ListedItems, ids: frozenset[str], tx: Tx) -> list[int]:
-    """The numbers of the items whose bytes hold one of these ids somewhere."""
-    rows = await tx.fetch("items_holding", ranges=listed.keys(), texts=json.dumps(sorted(ids)))
+async def _tagged(listed: ListedItems, ids: frozenset[str], tx: Tx) -> list[int]:
+    """The numbers of the channel's items, of any checkpoint, that may be messages with one of these ids."""
+    rows = await tx.fetch("items_tagged", **listed.where, tags=json.dumps(sorted(map(tag_of_id, ids))))
     return [row[0] for row in rows]
 
 

@@ -15,7 +15,7 @@ The contract:
 
 from __future__ import annotations
 
-import json
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -38,7 +38,7 @@ from langgraph_checkpoint_dual.core.address import Address
 from langgraph_checkpoint_dual.core.checkpoints import Loaded
 from langgraph_checkpoint_dual.core.conversations.deltas import Reducer, rebuilt, without_snapshot
 from langgraph_checkpoint_dual.core.history import only, slots_at
-from langgraph_checkpoint_dual.core.items import LIST, Inline, Manifest, Range, Slot, cut, joined, merged
+from langgraph_checkpoint_dual.core.items import LIST, Inline, Manifest, Range, Slot, cut, joined
 from langgraph_checkpoint_dual.core.looks import Look, Part
 from langgraph_checkpoint_dual.core.queries import fetch_where
 from langgraph_checkpoint_dual.core.store import Store, unless_lost
@@ -307,15 +307,21 @@ class ListedItems:
         return await db.compute(look.weight, partial(look.parts, one, self._channel, self._store.serde))
 
     def places(self, seqs: Iterable[int]) -> list[int]:
-        """The places of the items with these numbers."""
-        wanted = set(seqs)
-        return [at for at, seq in enumerate(self.manifest.seqs) if seq in wanted] if wanted else []
+        """The places of those items that have one of these numbers."""
+        wanted = sorted(set(seqs))
+        found: list[int] = []
+        place = 0
+        for first, count in self.manifest.ranges:
+            some = wanted[bisect_left(wanted, first) : bisect_left(wanted, first + count)]
+            found += [place + seq - first for seq in some]
+            place += count
+        return found
 
-    def keys(self) -> str:
-        """All items, as the queries take ranges of them."""
+    @property
+    def where(self) -> dict[str, str]:
+        """The place of the items, as the queries take it."""
         thread_id, ns, _ = self._spot.address
-        channel = escape(self._channel)
-        return json.dumps([[thread_id, ns, channel, at, at + count - 1] for at, count in merged(self.manifest.ranges)])
+        return {"thread_id": thread_id, "checkpoint_ns": ns or "", "channel": escape(self._channel)}
 
 
 class _Held:

@@ -286,7 +286,7 @@ class Group:
         items: list[ItemRow] = []
         slots = [stamp.slots for stamp in copied.values()]
         unchanged = 0
-        for at, *row in await tx.fetch("items", ranges=json.dumps(ranges), checkpoints=keys):
+        for at, *row in await tx.fetch("rows_of_items", ranges=json.dumps(ranges), checkpoints=keys):
             if at >= 0:
                 items.append(ItemRow(*ranges[at][:3], *row))
             else:

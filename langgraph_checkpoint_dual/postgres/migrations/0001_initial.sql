@@ -25,7 +25,8 @@ CREATE INDEX {checkpoints_latest} ON {checkpoints} (checkpoint_id, thread_id, ch
 
 CREATE INDEX {checkpoints_run} ON {checkpoints} (run_id) WHERE run_id IS NOT NULL;
 
--- `added_at` is the time of the checkpoint that the item came with, in microseconds since 1970.
+-- `added_at` is the time of the checkpoint that the item came with, in microseconds since 1970. `tag` is a hash of its id,
+-- if the item is a message with one.
 CREATE TABLE {items} (
     thread_id TEXT COLLATE "C" NOT NULL,
     checkpoint_ns TEXT COLLATE "C" NOT NULL,
@@ -33,9 +34,13 @@ CREATE TABLE {items} (
     seq BIGINT NOT NULL,
     added_at BIGINT NOT NULL,
     checksum BIGINT NOT NULL,
+    tag BIGINT,
     data BYTEA NOT NULL,
     PRIMARY KEY (thread_id, checkpoint_ns, channel, seq)
 );
+
+-- Messages by their id.
+CREATE INDEX {items_tagged} ON {items} (thread_id, checkpoint_ns, channel, tag) WHERE tag IS NOT NULL;
 
 -- No foreign key: a run may save writes before their checkpoint.
 CREATE TABLE {writes} (
