@@ -31,7 +31,7 @@ import ormsgpack
 from langchain_core.messages import BaseMessage
 from typing_extensions import TypeIs
 
-from langgraph_checkpoint_dual.core.tags import tag_of
+from langgraph_checkpoint_dual.core.tags import id_hash_of
 from langgraph_checkpoint_dual.errors import DecodeError
 from langgraph_checkpoint_dual.images import faithful, image, images, revive, revive_all, stored_form
 
@@ -119,7 +119,7 @@ class Stored:
 
 
 NewItem: TypeAlias = "tuple[int, int | None, bytes]"
-"""The number, the tag and the typed bytes."""
+"""The number, the hash of its id if it is a message with one, and the typed bytes."""
 
 
 class Planned(NamedTuple):
@@ -215,16 +215,16 @@ class Planner:
         if numbering.use(mark):
             return
         if not is_image(mark):
-            numbering.add(mark, mark[0], tag_of(part), revivable=True)
+            numbering.add(mark, mark[0], id_hash_of(part), revivable=True)
             return
         revivable = self._trusted and faithful(part)
         typed = (stored_form(mark) if self._direct and revivable else None) or self._encode(part)
-        tag = tag_of(part)
+        id_hash = id_hash_of(part)
         if image(part) == mark:
-            numbering.add(mark, typed, tag, revivable=revivable)
+            numbering.add(mark, typed, id_hash, revivable=revivable)
         else:  # another thread has changed the part meanwhile: its image proves nothing of what is stored
             typed = self._encode(part)
-            numbering.add((typed,), typed, tag_of(part), revivable=True)
+            numbering.add((typed,), typed, id_hash_of(part), revivable=True)
 
     def edit(self, before: Manifest, ranges: Iterable[Range], parts: Sequence[Any]) -> Planned:
         """Plan an edit of a stored list, whatever its elements are.
@@ -241,7 +241,7 @@ class Planner:
             check = crc32(typed, check)
         placed = joined((first if first >= 0 else start - 1 - first, count) for first, count in ranges)
         manifest = Manifest(before.kind, start + len(new), check, placed)
-        return Planned(Stored(manifest), _numbered(start, map(tag_of, parts), new), True)
+        return Planned(Stored(manifest), _numbered(start, map(id_hash_of, parts), new), True)
 
     def _typed(self, part: Any) -> bytes:
         mark = image(part) if self._direct else None
@@ -254,7 +254,7 @@ class _Numbering:
     def __init__(self, kind: int, base: Stored | None, *, fresh: bool) -> None:
         self.kind, self.size, self.reuses = kind, 0, False
         self.new: list[bytes] = []
-        self._tags: list[int | None] = []
+        self._id_hashes: list[int | None] = []
         self.expected: tuple[Mark, ...] = ()
         """The marks of the base's items, if their numbers may be used again."""
         self._kept = 0  # how many of them are the first ones here; what follows is about all others
@@ -307,10 +307,10 @@ class _Numbering:
             self._raws[mark] = self._old_raws[mark]
         return True
 
-    def add(self, mark: Mark, typed: bytes, tag: int | None, *, revivable: bool) -> None:
+    def add(self, mark: Mark, typed: bytes, id_hash: int | None, *, revivable: bool) -> None:
         """Make a new item."""
         self.new.append(typed)
-        self._tags.append(tag)
+        self._id_hashes.append(id_hash)
         self._index[mark] = -len(self.new)
         self._seqs.append(-len(self.new))
         self._marks.append(mark)
@@ -327,7 +327,7 @@ class _Numbering:
         ranges = self._all_ranges(seq if seq >= 0 else start - 1 - seq for seq in self._seqs)
         manifest = Manifest(self.kind, start + len(self.new), check, ranges)
         stored = Stored(manifest, (*self.expected[: self._kept], *self._marks), self._raws)
-        return Planned(stored, _numbered(start, self._tags, self.new), self.reuses)
+        return Planned(stored, _numbered(start, self._id_hashes, self.new), self.reuses)
 
     def _all_ranges(self, seqs: Iterable[int]) -> tuple[Range, ...]:
         """The ranges of what is kept, and of these numbers after it."""
@@ -349,8 +349,8 @@ class _Numbering:
         return int.from_bytes(digest.digest(), "big") >> (64 - _RANDOM_BITS)
 
 
-def _numbered(start: int, tags: Iterable[int | None], new: Sequence[bytes]) -> list[NewItem]:
-    return list(zip(range(start, start + len(new)), tags, new, strict=True))
+def _numbered(start: int, id_hashes: Iterable[int | None], new: Sequence[bytes]) -> list[NewItem]:
+    return list(zip(range(start, start + len(new)), id_hashes, new, strict=True))
 
 
 def value_of(stored: Stored, decode: Decode) -> Any:

@@ -28,6 +28,7 @@ from langgraph_checkpoint_dual.core.items import NewItem, Planner, Stored
 from langgraph_checkpoint_dual.core.looks import Known, known_of
 from langgraph_checkpoint_dual.core.registry import thread_row
 from langgraph_checkpoint_dual.core.rows import CheckpointRow, Guard, ItemRow, Outcome, Put
+from langgraph_checkpoint_dual.core.tags import place_of, tag_in
 from langgraph_checkpoint_dual.core.text import escape
 from langgraph_checkpoint_dual.core.times import micros_of
 from langgraph_checkpoint_dual.core.tree import Node, released, remove_items
@@ -134,9 +135,11 @@ def item_rows(parent: Address, channel: str, items: Iterable[NewItem], added_at:
     """The rows of new items of a channel, which is named as stored."""
     start = values.place("item", channel)
     thread_id, ns = parent.thread_id, parent.checkpoint_ns or ""
+    place = place_of(thread_id, ns, channel)
     return [
-        ItemRow(thread_id, ns, channel, seq, added_at, values.item_checksum(typed, start, seq, added_at), tag, typed)
-        for seq, tag, typed in items
+        ItemRow(thread_id, ns, channel, seq, added_at, checksum, tag_in(place, id_hash), typed)
+        for seq, id_hash, typed in items
+        for checksum in (values.item_checksum(typed, start, seq, added_at),)
     ]
 
 

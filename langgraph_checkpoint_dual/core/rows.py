@@ -28,8 +28,8 @@ class CheckpointRow(NamedTuple):
 class ItemRow(NamedTuple):
     """One immutable piece of channel values: an element of a list, an entry of a dict, or a whole value.
 
-    `added_at` is the time of the checkpoint that it came with, in microseconds since 1970; 0 if that has none. `tag` is
-    that of its message's id, if it has one (`core/tags.py`).
+    `added_at` is the time of the checkpoint that it came with, in microseconds since 1970; 0 if that has none. `tag`
+    finds it if it is a message with an id (`core/tags.py`).
     """
 
     thread_id: str

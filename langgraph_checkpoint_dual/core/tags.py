@@ -1,10 +1,14 @@
 """Tags: by which an item that is a message is found from the message's id, without a look at any other item.
 
-The tag of an id is a number of 64 bits, its BLAKE2b hash, in a column of its own. So their index is small whatever the
-ids are, and a database of encrypted values tells an id only to who knows it already. Two ids may share a tag: what is
-found by it is compared with the id that is looked for.
+The contract:
 
-An item has a tag if and only if it is a message with an id, whatever serializer stores it.
+1. An item has a tag if and only if it is a message with an id, whatever serializer stores it.
+2. A tag is a number of 64 bits in a column and an index of its own: a hash of the place (thread, namespace and channel)
+   above a hash of the id. So the index is small, what is new in a thread goes into it side by side, and a database of
+   encrypted values tells an id only to who knows it already.
+3. The index is asked for the tag alone. With the place beside it a planner may take the primary key instead, and read
+   the whole list.
+4. Different messages may share a tag: of what is found, the place and the id are compared.
 """
 
 from __future__ import annotations
@@ -14,18 +18,45 @@ from typing import Any
 
 from langchain_core.messages import BaseMessage
 
-_BYTES = 8
+_BITS = 32
 
 
-def tag_of(value: Any) -> int | None:
-    """The tag of an item that holds this value."""
+def id_hash_of(value: Any) -> int | None:
+    """What the tag of an item that holds this value has of its id; `None` if it gets no tag."""
     if not isinstance(value, BaseMessage):
         return None
     found = value.id
-    return tag_of_id(found) if type(found) is str else None
+    return hash_of_id(found) if type(found) is str else None
 
 
-def tag_of_id(message_id: str) -> int:
-    """The tag of messages that have this id."""
-    digest = blake2b(message_id.encode("utf-8", "surrogatepass"), digest_size=_BYTES).digest()
-    return int.from_bytes(digest, "big", signed=True) or 1  # 0 stands for none where there can be no NULL
+def hash_of_id(message_id: str) -> int:
+    """What the tags of messages with this id have of the id."""
+    return _hash(message_id) or 1  # so that no tag is 0, which stands for none where there can be no NULL
+
+
+def tag_in(place: int, id_hash: int | None) -> int | None:
+    """The tag of an item in this place, if it gets one."""
+    return None if id_hash is None else place | id_hash
+
+
+def place_of(thread_id: str, checkpoint_ns: str, channel: str) -> int:
+    """What all tags of one place have in common. Names are as they are stored."""
+    return _of_thread(thread_id) ^ _signed(_hash(f"{checkpoint_ns}\0{channel}"))
+
+
+def between(source: str, target: str) -> int:
+    """In which bits (exclusive or) the tags of a thread differ from those of its copy."""
+    return _of_thread(source) ^ _of_thread(target)
+
+
+def _of_thread(thread_id: str) -> int:
+    return _signed(_hash(thread_id))
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_BITS // 8).digest(), "big")
+
+
+def _signed(high: int) -> int:
+    """The upper half of a signed number of 64 bits."""
+    return (high - (high >> (_BITS - 1) << _BITS)) << _BITS

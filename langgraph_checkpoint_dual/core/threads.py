@@ -12,6 +12,7 @@ from functools import partial
 
 from langgraph_checkpoint_dual.core.address import Address, many, text_key, thread_key
 from langgraph_checkpoint_dual.core.store import Store
+from langgraph_checkpoint_dual.core.tags import between
 from langgraph_checkpoint_dual.core.times import now
 from langgraph_checkpoint_dual.core.tree import (
     Places,
@@ -52,7 +53,7 @@ async def copy_thread(db: Database, source_thread_id: str, target_thread_id: str
             raise ConfigError(
                 f"thread {target_thread_id!r} has checkpoints already; delete it first or copy to a new thread_id"
             )
-        await tx.execute("copy_thread", source=source, target=target, at=now())
+        await tx.execute("copy_thread", source=source, target=target, between=between(source, target), at=now())
 
     await db.change(copy)
 

@@ -261,7 +261,8 @@ WITH c AS (
     FROM {checkpoints} WHERE thread_id = :source
 ), i AS (
     INSERT INTO {items} (thread_id, checkpoint_ns, channel, seq, added_at, checksum, tag, data)
-    SELECT :target, checkpoint_ns, channel, seq, added_at, checksum, tag, data FROM {items} WHERE thread_id = :source
+    SELECT :target, checkpoint_ns, channel, seq, added_at, checksum, tag # CAST(:between AS bigint), data
+    FROM {items} WHERE thread_id = :source
 ), t AS (
     INSERT INTO {threads} (thread_id, created_at, updated_at, user_id, title, metadata, run_metadata)
     SELECT :target, :at, updated_at, user_id, title, metadata, run_metadata FROM {threads} WHERE thread_id = :source

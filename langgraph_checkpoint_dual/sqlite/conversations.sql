@@ -1,5 +1,5 @@
 -- name: items_tagged
--- The numbers of a channel's items that have one of some tags.
-SELECT DISTINCT i.seq
+-- The items that have one of some tags: (thread, namespace, channel, number).
+SELECT i.thread_id, i.checkpoint_ns, i.channel, i.seq
 FROM json_each(:tags) AS t CROSS JOIN {items} AS i
-WHERE i.thread_id = :thread_id AND i.checkpoint_ns = :checkpoint_ns AND i.channel = :channel AND i.tag = t.value
+WHERE i.tag = t.value

@@ -101,12 +101,14 @@ DELETE FROM {threads} WHERE thread_id = :thread_id;
 DELETE FROM {current_threads} WHERE thread_id = :thread_id;
 
 -- name: copy_thread
+-- Of tags the exclusive or, for which SQLite has no operator.
 INSERT INTO {checkpoints} (
     thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, run_id, checkpoint, slots, metadata, metadata_exact
 ) SELECT :target, checkpoint_ns, checkpoint_id, parent_checkpoint_id, run_id, checkpoint, slots, metadata, metadata_exact
 FROM {checkpoints} WHERE thread_id = :source;
 INSERT INTO {items} (thread_id, checkpoint_ns, channel, seq, added_at, checksum, tag, data)
-SELECT :target, checkpoint_ns, channel, seq, added_at, checksum, tag, data FROM {items} WHERE thread_id = :source;
+SELECT :target, checkpoint_ns, channel, seq, added_at, checksum, (tag | :between) - (tag & :between), data
+FROM {items} WHERE thread_id = :source;
 INSERT INTO {threads} (thread_id, created_at, updated_at, user_id, title, metadata, run_metadata)
 SELECT :target, :at, updated_at, user_id, title, metadata, run_metadata FROM {threads} WHERE thread_id = :source
 ON CONFLICT (thread_id) DO NOTHING;

@@ -57,7 +57,7 @@ from langgraph_checkpoint_dual.core.queries import fetch_where
 from langgraph_checkpoint_dual.core.registry import thread_row
 from langgraph_checkpoint_dual.core.rows import Guard, Outcome, Put, PutWrites, size_of
 from langgraph_checkpoint_dual.core.store import ATTEMPTS, Store
-from langgraph_checkpoint_dual.core.tags import tag_of_id
+from langgraph_checkpoint_dual.core.tags import hash_of_id, place_of
 from langgraph_checkpoint_dual.core.text import escape, unescape
 from langgraph_checkpoint_dual.core.times import micros_of
 from langgraph_checkpoint_dual.core.trimming import Succession, succession, trim
@@ -340,8 +340,10 @@ async def _named(db: Reads, listed: ListedItems, ids: frozenset[str]) -> list[tu
 
 async def _tagged(listed: ListedItems, ids: frozenset[str], tx: Tx) -> list[int]:
     """The numbers of the channel's items, of any checkpoint, that may be messages with one of these ids."""
-    rows = await tx.fetch("items_tagged", **listed.where, tags=json.dumps(sorted(map(tag_of_id, ids))))
-    return [row[0] for row in rows]
+    place = place_of(*listed.place)
+    tags = sorted({place | hash_of_id(one) for one in ids})
+    rows = await tx.fetch("items_tagged", tags=json.dumps(tags))
+    return [seq for *where, seq in rows if tuple(where) == listed.place]
 
 
 # --- The checkpoint ---

@@ -318,10 +318,10 @@ class ListedItems:
         return found
 
     @property
-    def where(self) -> dict[str, str]:
-        """The place of the items, as the queries take it."""
+    def place(self) -> tuple[str, str, str]:
+        """The thread, namespace and channel of the items, as they are stored."""
         thread_id, ns, _ = self._spot.address
-        return {"thread_id": thread_id, "checkpoint_ns": ns or "", "channel": escape(self._channel)}
+        return thread_id, ns or "", escape(self._channel)
 
 
 class _Held:

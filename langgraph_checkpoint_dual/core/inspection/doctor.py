@@ -42,6 +42,7 @@ from langgraph_checkpoint_dual.core.inspection.tables import (
     NARROW_ROWS,
     Checkpoints,
     Items,
+    Verdict,
     Writes,
     next_places,
     unsealed,
@@ -62,11 +63,11 @@ _DAY = 24 * 3600 * 10**6
 Kind: TypeAlias = Literal[
     "damaged database", "unreadable", "damaged checkpoint", "damaged item", "damaged write", "missing items",
     "broken delta history", "missing table", "missing index", "missing parent", "orphaned items", "orphaned writes",
-    "unlisted thread", "stale registry", "stale search",
+    "unlisted thread", "stale registry", "stale search", "stale tags",
 ]  # fmt: skip
 HARMLESS = (
     "missing parent", "orphaned items", "orphaned writes", "unlisted thread", "stale registry", "missing index",
-    "stale search",
+    "stale search", "stale tags",
 )  # fmt: skip
 """Findings that keep no checkpoint from being read."""
 
@@ -121,11 +122,12 @@ async def examine(
     """Look at everything, or at everything of one thread.
 
     Args:
-        serde: reads messages, to find those that are not indexed for search; unless given, the index is not looked at.
+        serde: reads messages, to find those that are not found by their words (in an index for search) or by their id;
+            unless given, this is not looked at.
         on_finding: called with each finding as soon as it is sure.
         on_progress: called with the number of rows that were looked at, and of all.
     """
-    doctor = _Doctor(db, None if thread_id is None else thread_key(thread_id), on_finding, on_progress)
+    doctor = _Doctor(db, None if thread_id is None else thread_key(thread_id), serde, on_finding, on_progress)
     if thread_id is None:
         await doctor.guarded("the state of the database", doctor.integrity)
         await doctor.guarded("the schema", doctor.schema)
@@ -143,9 +145,14 @@ class _Doctor:
     """One examination under way."""
 
     def __init__(
-        self, db: Database, only: str | None, on_finding: Callable[[Finding], object], on_progress: Progress
+        self,
+        db: Database,
+        only: str | None,
+        serde: SerializerProtocol | None,
+        on_finding: Callable[[Finding], object],
+        on_progress: Progress,
     ) -> None:
-        self.db, self.found = db, Examination()
+        self.db, self.found, self._serde = db, Examination(), serde
         self._where = {} if only is None else {"thread_id": {"thread_id": only}}
         self._on_finding, self._on_progress = on_finding, on_progress
         self._total = 0
@@ -196,18 +203,18 @@ class _Doctor:
         self._total = sum(counted[0])
         self._advanced()
         checkpoints = Checkpoints(self.db, self._where)
-        items = Items(self.db, self._where)
+        items = Items(self.db, self._where, self._serde)
         writes = Writes(self.db, self._where)
         last = None
         while place := min(await next_places(checkpoints, items, writes), default=None):
             namespace = _Namespace(self, *place)
             async for row in checkpoints.of(place):
                 namespace.take(row)
-            async for key, typed in items.of(place):
-                namespace.take_item(key, typed)
+            async for key, verdict in items.of(place):
+                namespace.take_item(key, verdict)
             await namespace.conclude()
-            async for key, sound in writes.of(place):
-                namespace.take_write(key, sound)
+            async for key, verdict in writes.of(place):
+                namespace.take_write(key, verdict)
             self.found.threads += place[0] != last
             last = place[0]
             self._advanced()
@@ -332,6 +339,7 @@ class _Namespace:
         self._used: dict[str, list[Range]] = {}
         self._stored: dict[str, list[Range]] = {}
         self._damaged: dict[str, list[Range]] = {}
+        self._untagged: dict[str, list[Range]] = {}
         self._knows_all = True
 
     def _report(self, finding: Finding, checkpoint_id: str | None = None) -> None:
@@ -351,24 +359,27 @@ class _Namespace:
         for channel, some in ranges:
             extend(self._used, channel, some)
 
-    def take_item(self, row: Row, sound: bool) -> None:
+    def take_item(self, row: Row, verdict: Verdict) -> None:
         """Look at an item."""
         _, _, channel, seq, _ = row
         self._doctor.found.items += 1
         extend(self._stored, channel, [(seq, 1)])
-        if not sound:
+        if verdict is Verdict.DAMAGED:
             extend(self._damaged, channel, [(seq, 1)])
+        elif verdict is Verdict.NOT_FOUND:
+            extend(self._untagged, channel, [(seq, 1)])
 
-    def take_write(self, row: Row, sound: bool) -> None:
+    def take_write(self, row: Row, verdict: Verdict) -> None:
         """Look at a pending write."""
         _, _, checkpoint_id, task_id, idx, _ = row
         self._doctor.found.writes += 1
-        if not sound:
+        if verdict is Verdict.DAMAGED:
             text = f"the pending write {idx} of task {unescape(task_id)!r} is damaged: its checksum does not fit"
             self._report(Finding("damaged write", text), checkpoint_id)
 
     async def conclude(self) -> None:
         """Compare what is used with what there is."""
+        self._report_not_found()
         used, stored = settled(self._used), settled(self._stored)
         if used == stored and not self._damaged:
             return
@@ -381,6 +392,16 @@ class _Namespace:
         if self._knows_all and survey.knows_all:
             for channel, ranges in survey.orphaned.items():
                 await self._orphaned(channel, ranges)
+
+    def _report_not_found(self) -> None:
+        for channel, ranges in settled(self._untagged).items():
+            rows = number_of(ranges)
+            text = (
+                f"{rows} message{_plural(ranges)} of this channel {_are(ranges)} not found by id, so that append() "
+                "adds another one of the same id in place of replacing it"
+            )
+            repair, name = "set what finds them", unescape(channel)
+            self._report(Finding("stale tags", text, channel=name, rows=rows, repair=repair, ranges=tuple(ranges)))
 
     def _spoilt(self, survey: Survey, channel: str, ranges: list[Range], kind: Kind, what: str) -> None:
         users, rows = survey.users(channel, ranges), number_of(ranges)

@@ -18,7 +18,7 @@ SELECT thread_id, checkpoint_ns, channel, seq, length(data) FROM {items}
 ORDER BY thread_id, checkpoint_ns, channel, seq
 LIMIT :limit
 -- name: doctor_items data
-SELECT thread_id, checkpoint_ns, channel, seq, added_at, checksum, data FROM {items}
+SELECT thread_id, checkpoint_ns, channel, seq, added_at, checksum, tag, data FROM {items}
 {where}
 -- name: doctor_items.after
 (thread_id, checkpoint_ns, channel, seq) > (:after_0, :after_1, :after_2, :after_3)
@@ -27,6 +27,12 @@ SELECT thread_id, checkpoint_ns, channel, seq, added_at, checksum, data FROM {it
 AND (thread_id, checkpoint_ns, channel, seq) <= (:last_0, :last_1, :last_2, :last_3)
 -- name: doctor_items.thread_id
 thread_id = :thread_id
+
+-- name: doctor_tag
+-- Another item may have got the number meanwhile.
+UPDATE {items} SET tag = :tag
+WHERE thread_id = :thread_id AND checkpoint_ns = :checkpoint_ns AND channel = :channel AND seq = :seq
+    AND checksum = :checksum
 
 -- name: doctor_writes
 SELECT thread_id, checkpoint_ns, checkpoint_id, task_id, idx, length(data) FROM {writes}

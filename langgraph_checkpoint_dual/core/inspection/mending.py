@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from langgraph_checkpoint_dual.core.address import thread_key
 from langgraph_checkpoint_dual.core.conversations.indexing import Index
 from langgraph_checkpoint_dual.core.conversations.searching import rebuild_search
 from langgraph_checkpoint_dual.core.inspection.doctor import Finding
 from langgraph_checkpoint_dual.core.inspection.surveying import intersection, page, rows_of_items, survey_in
+from langgraph_checkpoint_dual.core.inspection.tables import wanted_tag
 from langgraph_checkpoint_dual.core.migrations import Migration
 from langgraph_checkpoint_dual.core.registry import thread_row
 from langgraph_checkpoint_dual.core.store import Store
@@ -19,10 +20,11 @@ from langgraph_checkpoint_dual.core.times import micros_of_id, now
 from langgraph_checkpoint_dual.core.tx import Database, Row, Tx
 
 _AT_ONCE = 4096
+_NEED_STORE = ("stale search", "stale tags")
 
 Saved: TypeAlias = Callable[[str, Sequence[str], Sequence[Row]], object]
 """Is given the table, the columns and the rows that are about to be removed."""
-_ITEM = ("thread_id", "checkpoint_ns", "channel", "seq", "added_at", "checksum", "data")
+_ITEM = ("thread_id", "checkpoint_ns", "channel", "seq", "added_at", "checksum", "tag", "data")
 _WRITE = ("thread_id", "checkpoint_ns", "checkpoint_id", "task_id", "idx", "task_path", "channel", "data")
 
 
@@ -38,11 +40,11 @@ async def repair(
     Args:
         migrations: those of the database, which know how its indexes are made.
         save: called with rows before they are removed; they are removed only after it returned.
-        store: reads the messages that are to be indexed; without it the index is left.
+        store: reads the messages that are to be found by their words or id; without it these findings are left.
     """
     done: list[Finding] = []
     for finding in findings:
-        if finding.repair is None:
+        if finding.repair is None or (store is None and finding.kind in _NEED_STORE):
             continue
         if finding.kind == "orphaned items":
             await _remove_items(db, finding, save)
@@ -50,10 +52,10 @@ async def repair(
             await _remove_writes(db, finding, save)
         elif finding.kind == "missing index":
             await _make_index(db, finding.channel or "", migrations)
-        elif finding.kind == "stale search":
-            if store is None:
-                continue
+        elif store is not None and finding.kind == "stale search":
             await _index(db, store, finding.channel or "")
+        elif store is not None and finding.kind == "stale tags":
+            await _tag(db, store, finding)
         else:
             await _register(db, thread_key(finding.thread_id))
         done.append(finding)
@@ -115,6 +117,22 @@ async def _make_index(db: Database, index: str, migrations: Sequence[Migration])
 async def _index(db: Database, store: Store, channel: str) -> None:
     await db.change(lambda tx: tx.execute("remove_orphaned_words"))
     await rebuild_search(store, db, Index(channel))
+
+
+async def _tag(db: Database, store: Store, finding: Finding) -> None:
+    """Give messages the tags of their ids."""
+    place = thread_key(finding.thread_id), escape(finding.checkpoint_ns or ""), escape(finding.channel or "")
+    wanted: list[dict[str, Any]] = []
+    async for row in rows_of_items(db, "doctor_items data", *place, finding.ranges):
+        tag = wanted_tag(store.serde, row)
+        if tag is not None:
+            wanted.append({"seq": row[3], "checksum": row[5], "tag": tag})
+
+    async def tag_all(tx: Tx) -> None:
+        for one in wanted:
+            await tx.execute("doctor_tag", thread_id=place[0], checkpoint_ns=place[1], channel=place[2], **one)
+
+    await db.change(tag_all)
 
 
 async def _register(db: Database, thread_id: str) -> None:

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from enum import Enum
+from functools import partial
 from typing import Any
+
+from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from langgraph_checkpoint_dual.core import values
 from langgraph_checkpoint_dual.core.inspection.surveying import ROWS, numbered, page, pages
+from langgraph_checkpoint_dual.core.tags import id_hash_of, place_of, tag_in
 from langgraph_checkpoint_dual.core.tx import Database, Row
-from langgraph_checkpoint_dual.errors import DecodeError
+from langgraph_checkpoint_dual.errors import CheckpointerError, DecodeError
 
 NARROW_ROWS = 4096
 """How many rows without their data are read at once."""
 _PAGE_BYTES = 8 * 1024 * 1024
+
+
+class Verdict(Enum):
+    """What there is to say about a row."""
+
+    SOUND = "sound"
+    DAMAGED = "its checksum does not fit its place and data"
+    NOT_FOUND = "it is a message that is not found by its id"
 
 
 class Checkpoints:
@@ -43,12 +56,12 @@ class Checked(Checkpoints):
 
     limit = NARROW_ROWS
 
-    def sound(self, row: Row) -> bool:
-        """Whether a row has the checksum of its place and data."""
+    def judge(self, row: Row) -> Verdict:
+        """Look at a row with its data."""
         raise NotImplementedError
 
-    async def of(self, place: tuple[str, str]) -> AsyncIterator[tuple[Row, bool]]:
-        """The keys of a namespace's rows, and whether they are sound."""
+    async def of(self, place: tuple[str, str]) -> AsyncIterator[tuple[Row, Verdict]]:
+        """The keys of a namespace's rows, and what there is to say about each."""
         batch: list[Row] = []
         size = 0
         async for row in super().of(place):
@@ -61,33 +74,58 @@ class Checked(Checkpoints):
         async for checked in self._checked(batch):
             yield checked
 
-    async def _checked(self, batch: Sequence[Row]) -> AsyncIterator[tuple[Row, bool]]:
+    async def _checked(self, batch: Sequence[Row]) -> AsyncIterator[tuple[Row, Verdict]]:
         if not batch:
             return
         first, last = batch[0][: self.width], batch[-1][: self.width]
         between = {**numbered("first", first), **numbered("last", last)}
         rows = await page(self.db, f"{self.query} data", {"between": between})
-        found = {row[: self.width]: self.sound(row) for row in rows}
+        found = await self.db.compute(sum(len(row[-1]) for row in rows), partial(self._judged, rows))
         for row in batch:
-            if (sound := found.get(row[: self.width])) is not None:  # it may have been removed meanwhile
-                yield row, sound
+            if (verdict := found.get(row[: self.width])) is not None:  # it may have been removed meanwhile
+                yield row, verdict
+
+    def _judged(self, rows: Sequence[Row]) -> dict[Row, Verdict]:
+        return {row[: self.width]: self.judge(row) for row in rows}
 
 
 class Items(Checked):
     query, width = "doctor_items", 4
 
-    def sound(self, row: Row) -> bool:
-        _, _, channel, seq, added_at, checksum, data = row
-        found: int = checksum
-        return values.item_checksum(data, values.place("item", channel), seq, added_at) == found
+    def __init__(
+        self, db: Database, where: Mapping[str, Mapping[str, Any]], serde: SerializerProtocol | None = None
+    ) -> None:
+        super().__init__(db, where)
+        self._serde = serde
+
+    def judge(self, row: Row) -> Verdict:
+        _, _, channel, seq, added_at, checksum, tag, data = row
+        if values.item_checksum(data, values.place("item", channel), seq, added_at) != checksum:
+            return Verdict.DAMAGED
+        wanted = None if self._serde is None else wanted_tag(self._serde, row)
+        return Verdict.SOUND if wanted in (None, tag) else Verdict.NOT_FOUND
 
 
 class Writes(Checked):
     query, width = "doctor_writes", 5
 
-    def sound(self, row: Row) -> bool:
+    def judge(self, row: Row) -> Verdict:
         _, _, checkpoint_id, task_id, idx, task_path, channel, data = row
-        return unsealed(data, "write", checkpoint_id, task_id, task_path, str(idx), channel) is not None
+        typed = unsealed(data, "write", checkpoint_id, task_id, task_path, str(idx), channel)
+        return Verdict.DAMAGED if typed is None else Verdict.SOUND
+
+
+def wanted_tag(serde: SerializerProtocol, row: Row) -> int | None:
+    """The tag that an item must have; `None` if it is no message with an id, or cannot be read here.
+
+    Args:
+        row: one of `doctor_items data`.
+    """
+    thread_id, ns, channel, *_, data = row
+    try:
+        return tag_in(place_of(thread_id, ns, channel), id_hash_of(values.decode(serde, bytes(data))))
+    except CheckpointerError:
+        return None
 
 
 async def next_places(*tables: Checkpoints) -> list[tuple[str, str]]:

@@ -341,8 +341,8 @@ class WholeTx:
         await self._tx.execute("official_bury", own_id=args["thread_id"], thread_id=theirs, at=args["at"])
         await self._tx.execute("official_delete_thread", thread_id=theirs)
 
-    async def _copy_thread(self, query: str, *, source: str, target: str, at: int) -> None:
-        await self._tx.execute(query, source=source, target=target, at=at)
+    async def _copy_thread(self, query: str, *, source: str, target: str, at: int, **args: Any) -> None:
+        await self._tx.execute(query, source=source, target=target, at=at, **args)
         mover = self._copies.setdefault(source, Mover(self._store, source, target, created_at=at))
         await copy(mover, self._tx)
 

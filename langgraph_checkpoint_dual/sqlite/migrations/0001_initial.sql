@@ -24,8 +24,8 @@ CREATE INDEX {checkpoints_latest} ON {checkpoints} (checkpoint_id, thread_id, ch
 
 CREATE INDEX {checkpoints_run} ON {checkpoints} (run_id) WHERE run_id IS NOT NULL;
 
--- `added_at` is the time of the checkpoint that the item came with, in microseconds since 1970. `tag` is a hash of its id,
--- if the item is a message with one.
+-- `added_at` is the time of the checkpoint that the item came with, in microseconds since 1970. `tag` is a hash of its
+-- place and id, if the item is a message with an id.
 CREATE TABLE {items} (
     thread_id TEXT NOT NULL,
     checkpoint_ns TEXT NOT NULL,
@@ -39,7 +39,7 @@ CREATE TABLE {items} (
 );
 
 -- Messages by their id.
-CREATE INDEX {items_tagged} ON {items} (thread_id, checkpoint_ns, channel, tag) WHERE tag IS NOT NULL;
+CREATE INDEX {items_tagged} ON {items} (tag) WHERE tag IS NOT NULL;
 
 -- No foreign key: a run may save writes before their checkpoint.
 CREATE TABLE {writes} (
