@@ -357,6 +357,8 @@ async def test_runs_that_go_on_meanwhile_are_no_damage(kind: Kind, database: str
         class Busy:
             """A database in which something happens before every look."""
 
+            compute = db.compute
+
             async def read(self, look: Any) -> Any:
                 nonlocal turn
                 turn += 1

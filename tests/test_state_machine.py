@@ -30,6 +30,8 @@ from langgraph.checkpoint.base.id import uuid6
 from langgraph.checkpoint.serde.types import ERROR, INTERRUPT
 
 from langgraph_checkpoint_dual.core.conversations.words import words_of
+from langgraph_checkpoint_dual.core.inspection.doctor import examine
+from langgraph_checkpoint_dual.core.tx import finish
 from tests.support.compare import answer, fingerprint, key_of, parent_of
 from tests.support.model import Model, matches
 from tests.support.savers import BlockingFace, Kind, opened
@@ -86,6 +88,9 @@ class SaverMachine(RuleBasedStateMachine):
         self.steps = 0
 
     def teardown(self) -> None:
+        saver = self.world.savers[0]
+        found = finish(examine(saver._blocking, serde=saver.serde)).findings
+        assert [one for one in found if one.kind == "stale tags"] == []
         for thread in {*self.model.threads(), *self.registered}:
             self.world.call(0, "async", "delete_thread", thread)
         left = {name for name, count in counts(self.world.database).items() if count}
