@@ -113,6 +113,8 @@ What is not covered:
 - The JSON that filters search, where exact metadata stands beside it: a filter may miss what is damaged there.
 - Rows that are not encrypted are read by a saver whose serializer encrypts, as by LangGraph's `EncryptedSerializer`
   elsewhere, so that encryption can begin on a database in use. Ciphertext is bound to its row by the checksum only.
+- By which number a message is found from its id: an `append` of that id then adds a message in place of replacing one.
+  The doctor compares these numbers with the messages, and sets them right.
 - Read errors of the disk itself are SQLite's and Postgres' to notice; what they report is raised as it is.
 """
 

@@ -2,7 +2,8 @@
 
 The contract:
 
-1. Looking changes nothing, revives nothing, and goes on where something is damaged. Checksums are compared for every
+1. Looking changes nothing, revives nothing (but messages, where a serializer is given to see whether they are found by
+   their words and ids), and goes on where something is damaged. Checksums are compared for every
    checkpoint, item and write; what hangs together is looked at through narrow rows.
 2. Tables are read page by page in the order of their keys, so memory does not grow with the database. Pages are bounded
    in bytes; only where something is wrong are the narrow rows of one namespace held together.
