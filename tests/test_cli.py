@@ -289,6 +289,15 @@ def test_threads_are_copied_pruned_and_deleted(chat: Any, run: Run, ask: Any) ->
     run("prune", "--max-idle", "long", code=2)
 
 
+def test_a_damaged_thread_keeps_no_other_from_being_pruned(chat: Any, database: str, run: Run, ask: Any) -> None:
+    run("copy", "thread", "damaged")
+    rows(database, "UPDATE dual_checkpoints SET slots = 'x' WHERE thread_id = 'damaged'")
+    assert "damaged" in run("prune", "--keep-last", "1", "--dry-run", code=4)
+    assert "damaged" in run("prune", "--keep-last", "1", "--yes", code=4)
+    assert len(ask("history", "thread")["checkpoints"]) == 1
+    assert rows(database, "SELECT count(*) FROM dual_checkpoints WHERE thread_id = 'damaged'") == [(5,)]
+
+
 def test_pinned_threads_stay(chat: Any, database: str, ask: Any) -> None:
     with open_saver(database) as saver:
         saver.threads.update("thread", metadata={"pinned": True})

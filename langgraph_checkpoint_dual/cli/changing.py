@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -14,10 +15,10 @@ from langgraph_checkpoint_dual.cli.outcomes import NotFound
 from langgraph_checkpoint_dual.cli.output import bytes_of, count, counting, say, say_json
 from langgraph_checkpoint_dual.core.address import thread_key
 from langgraph_checkpoint_dual.core.inspection import lineage
-from langgraph_checkpoint_dual.core.retention import Removed, Retention
+from langgraph_checkpoint_dual.core.retention import Progress, Removed, Retention
 from langgraph_checkpoint_dual.core.threads import kept_by_prune
 from langgraph_checkpoint_dual.core.tx import Tx, finish
-from langgraph_checkpoint_dual.errors import ConfigError
+from langgraph_checkpoint_dual.errors import ConfigError, DecodeError
 from langgraph_checkpoint_dual.saver import Saver
 
 ThreadIds = Annotated[
@@ -92,17 +93,41 @@ def prune(
                 f"{_named(others)} is in the official saver's tables only: these rules need it in ours, into which "
                 "langgraph-dual migrate brings it; without rules all but the latest checkpoints are removed"
             )
-        removed = saver.retain(policy, **where, dry_run=True)
+        removed, damage = _retained(saver, policy, where, dry_run=True)
         removed = removed._replace(checkpoints=removed.checkpoints + sum(_prunable(saver, one) for one in others))
         if removed.checkpoints and not dry_run:
             confirm(f"Remove {_removed(removed)} from {desk.shown}?", yes=yes)
             with counting("pruning") as update:
-                done = saver.retain(policy, **where, on_progress=lambda now: update(now.done, now.total))
+                done, damage = _retained(saver, policy, where, on_progress=lambda now: update(now.done, now.total))
                 removed = removed._replace(threads=done.threads, bytes=done.bytes)
                 saver.prune(others)
     did = "would go" if dry_run else "removed"
     freed = "" if dry_run or not removed.bytes else "; vacuum gives the space back to the disk"
     _done(desk, f"{_removed(removed)} {did}{freed}", **removed._asdict(), dry_run=dry_run)
+    if damage is not None:
+        raise damage
+
+
+def _retained(
+    saver: Saver,
+    policy: Retention,
+    where: dict[str, Any],
+    *,
+    dry_run: bool = False,
+    on_progress: Callable[[Progress], object] = lambda now: None,
+) -> tuple[Removed, DecodeError | None]:
+    """What a policy removes, and the error of the first thread that is damaged and so stays as it is."""
+    removed = Removed()
+
+    def note(now: Progress) -> None:
+        nonlocal removed
+        removed = now.removed
+        on_progress(now)
+
+    try:
+        return saver.retain(policy, **where, dry_run=dry_run, on_progress=note), None
+    except DecodeError as exc:
+        return removed, exc
 
 
 def _prunable(saver: Saver, thread: str) -> int:
