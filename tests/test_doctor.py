@@ -185,6 +185,13 @@ async def test_a_damaged_checkpoint_is_found(column: str, saver: Any, kind: Kind
     assert await repaired(saver, kind) == []
 
 
+async def test_exact_metadata_that_is_gone_is_found(saver: Any, kind: Kind, database: str) -> None:
+    await put(saver, config("exact", checkpoint_id=None), {}, odd=float("nan"))
+    assert (await examined(saver, kind)).findings == []
+    rows(database, "UPDATE dual_checkpoints SET metadata_exact = NULL")
+    assert kinds(await examined(saver, kind)) == ["damaged checkpoint"]
+
+
 async def test_damaged_metadata_is_found(saver: Any, kind: Kind, database: str) -> None:
     ids = await chat(saver)
     rows(database, "UPDATE dual_checkpoints SET metadata = '{\"step\": 7}' WHERE checkpoint_id = '" + ids[1] + "'")

@@ -94,6 +94,10 @@ def id_of(checkpoint: Checkpoint) -> str:
     return checkpoint_id
 
 
+_NO_TEXT = -1
+"""In place of the checksum of metadata's text where the text does not say it exactly: no text has it."""
+
+
 def checkpoint_row(
     serde: SerializerProtocol,
     parent: Address,
@@ -111,7 +115,7 @@ def checkpoint_row(
         checkpoint_id,
         parent_id,
         run_of(metadata),
-        sealed_body(serde, checkpoint, checkpoint_id, parent_id, text_checksum(text)),
+        sealed_body(serde, checkpoint, checkpoint_id, parent_id, text_checksum(text) if exact else _NO_TEXT),
         values.seal(pack_slots(_under_stored_names(slots)), values.place("slots", checkpoint_id)),
         text,
         None if exact else values.seal(values.encode(serde, metadata), values.place("metadata", checkpoint_id)),

@@ -268,6 +268,14 @@ async def test_a_damaged_checkpoint_leaves_the_others_of_its_thread_readable(dam
             assert len(told) == 2
 
 
+async def test_metadata_whose_exact_value_is_gone(subject: Any, database: str) -> None:
+    """What stands in JSON for searching is never taken for it."""
+    stored = await put(subject, odd=float("nan"))
+    tables.rows(database, "UPDATE dual_checkpoints SET metadata_exact = NULL")
+    with pytest.raises(DecodeError, match="metadata is damaged"):
+        await subject.aget_tuple(stored)
+
+
 async def test_a_run_id_that_is_not_that_of_the_metadata(subject: Any, database: str) -> None:
     """Whoever deletes the other run must not lose a checkpoint to it."""
     first = await put(subject, values={"total": 1}, run_id="run-1")

@@ -42,6 +42,8 @@ _VARYING = (
     (re.compile(r"\d+(\.\d+)?"), "N"),
     (re.compile(r"[ \t]+"), " "),
 )
+_BY_SIZE = re.compile(r"(?:.+ SIZE N SIZE\n)+")
+"""Rows in the order of sizes that are nearly the same, and so of the versions of LangGraph."""
 
 
 class Trip(TypedDict, total=False):
@@ -129,7 +131,7 @@ def settled(screen: str) -> str:
     """A screen without what differs from run to run."""
     for pattern, name in _VARYING:
         screen = pattern.sub(name, screen)
-    return screen
+    return _BY_SIZE.sub(lambda rows: "".join(sorted(rows[0].splitlines(keepends=True))), screen)
 
 
 def main() -> None:
