@@ -313,9 +313,7 @@ class Saver(BaseCheckpointSaver[str]):
         Raises:
             EncodeError: if a value cannot be stored; it names the channel and the path in the value.
         """
-        return finish(
-            self._seen(config, self._store.put(self._whole_blocking, config, checkpoint, metadata, new_versions))
-        )
+        return finish(self._seen(config, self._store.put(self._whole_blocking, config, checkpoint, metadata)))
 
     async def aput(
         self,
@@ -325,9 +323,7 @@ class Saver(BaseCheckpointSaver[str]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """As `put`. If cancelled, the checkpoint is stored whole or not at all."""
-        return await self._seen(
-            config, self._store.put(self._whole_looping, config, checkpoint, metadata, new_versions)
-        )
+        return await self._seen(config, self._store.put(self._whole_looping, config, checkpoint, metadata))
 
     def put_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""

@@ -6,6 +6,7 @@ stored once, in short form, and referred to by its place.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -61,17 +62,17 @@ class Loaded(NamedTuple):
         return config_of(unescape(thread_id), unescape(checkpoint_ns or ""), unescape(self.parent_id))
 
 
-class Foreign:
+class Foreign(ABC):
     """In a row of the `page` query, in place of our bytes: a checkpoint that somebody else stored in another form."""
 
+    @abstractmethod
     def read(self, serde: SerializerProtocol) -> tuple[dict[str, Any], dict[str, Slot], Any]:
         """Its body, with the values that are read already, the slots of all others, and its metadata."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def metadata(self) -> dict[str, Any]:
         """Its metadata alone."""
-        raise NotImplementedError
 
 
 def id_of(checkpoint: Checkpoint) -> str:

@@ -83,8 +83,7 @@ class Putting:
             EncodeError: if a value cannot be stored.
         """
         serde, base = self._serde, self.base
-        trusted, direct = values.is_trusted(serde), values.is_direct(serde)
-        planner = Planner(partial(values.encode, serde), trusted=trusted, direct=direct, fresh=self.fresh)
+        planner = planner_of(serde, fresh=self.fresh)
         known: Mapping[str, Stored] = {} if base is None else base.channels
         channels: dict[str, Stored] = {}
         items: list[ItemRow] = []
@@ -129,6 +128,12 @@ class Putting:
             self.replaces = True
         else:  # another checkpoint has the numbers
             self.fresh = True
+
+
+def planner_of(serde: SerializerProtocol, *, fresh: bool) -> Planner:
+    """What decides which items the values of a checkpoint need; with `fresh` under numbers that nobody can have."""
+    trusted, direct = values.is_trusted(serde), values.is_direct(serde)
+    return Planner(partial(values.encode, serde), trusted=trusted, direct=direct, fresh=fresh)
 
 
 def item_rows(parent: Address, channel: str, items: Iterable[NewItem], added_at: int) -> list[ItemRow]:

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
     WRITES_IDX_MAP,
-    ChannelVersions,
     Checkpoint,
     CheckpointMetadata,
     CheckpointTuple,
@@ -208,11 +207,10 @@ class Store:
         config: RunnableConfig,
         checkpoint: Checkpoint,
         metadata: CheckpointMetadata,
-        new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """Store a checkpoint; the config's checkpoint is its parent. Returns the config that means it.
 
-        Every value is stored as it is now, whether or not `new_versions` names it: nodes may have changed it in place.
+        Every value is stored as it is now, whether or not its version is new: nodes may have changed it in place.
         """
         parent = address_of(config)
         checkpoint_id = id_of(checkpoint)

@@ -230,10 +230,15 @@ def change(database: str, table: str, row: dict[str, Any], column: str, value: b
 
 def interrupted(kind: Kind, database: str, package: str, batches: int) -> Report:
     """Interrupt steps in a process of its own; one that hangs is stuck."""
+    worker = [sys.executable, "-m", "tests.faults.interrupt_worker"]
+    return _reported([*worker, package, kind.name, database, str(batches)], PATIENCE * batches)
+
+
+def _reported(command: list[str], patience: float) -> Report:
+    """What a process reports; if it dies, or hangs for so many seconds, somebody is stuck."""
     report = Report()
-    command = [sys.executable, "-m", "tests.faults.interrupt_worker", package, kind.name, database, str(batches)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as worker:
-        timer = threading.Timer(PATIENCE * batches, worker.kill)
+        timer = threading.Timer(patience, worker.kill)
         timer.start()
         assert worker.stdout is not None
         for text in worker.stdout:
@@ -311,19 +316,7 @@ class Page:
 
 def probed(probe: str, kind: Kind, database: str, package: str, rounds: int) -> Report:
     """Run a probe in a process of its own; a round in which that dies or hangs is stuck."""
-    report = Report()
-    command = [*WORKER, probe, package, kind.name, database, str(rounds)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as worker:
-        timer = threading.Timer(2 * PATIENCE * rounds, worker.kill)
-        timer.start()
-        assert worker.stdout is not None
-        for text in worker.stdout:
-            report.add(Report(**json.loads(text)))
-        worker.wait()
-        timer.cancel()
-    if worker.returncode:
-        report.add(Report(rounds=1, stuck=1))
-    return report
+    return _reported([*WORKER, probe, package, kind.name, database, str(rounds)], 2 * PATIENCE * rounds)
 
 
 def main(factor: float = 1.0, only: str = "") -> None:

@@ -52,7 +52,7 @@ from langgraph_checkpoint_dual.core.history import only
 from langgraph_checkpoint_dual.core.items import LIST, Inline, Manifest, NewItem, Planned, Planner, Range, Slot, cut
 from langgraph_checkpoint_dual.core.looks import Look
 from langgraph_checkpoint_dual.core.metadata import merged_metadata
-from langgraph_checkpoint_dual.core.putting import item_rows
+from langgraph_checkpoint_dual.core.putting import item_rows, planner_of
 from langgraph_checkpoint_dual.core.queries import fetch_where
 from langgraph_checkpoint_dual.core.registry import thread_row
 from langgraph_checkpoint_dual.core.rows import Guard, Outcome, Put, PutWrites, size_of
@@ -115,12 +115,7 @@ async def append_messages(
     _merged([], _New([], frozenset()))  # what it imports is not to be waited for in the transaction
     fresh = False
     for _ in range(ATTEMPTS):
-        planner = Planner(
-            partial(values.encode, store.serde),
-            trusted=values.is_trusted(store.serde),
-            direct=values.is_direct(store.serde),
-            fresh=fresh,
-        )
+        planner = planner_of(store.serde, fresh=fresh)
         made: list[Put] = []
         insert = partial(_insert, store, view, config, planner, new, next_version, made)
         outcome = await stored(db.change, insert)

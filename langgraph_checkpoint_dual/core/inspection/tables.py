@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
 from enum import Enum
 from functools import partial
@@ -51,14 +52,14 @@ class Checkpoints:
             yield row
 
 
-class Checked(Checkpoints):
+class Checked(Checkpoints, ABC):
     """A table whose data is read in batches of bounded size, along its keys."""
 
     limit = NARROW_ROWS
 
+    @abstractmethod
     def judge(self, row: Row) -> Verdict:
         """Look at a row with its data."""
-        raise NotImplementedError
 
     async def of(self, place: tuple[str, str]) -> AsyncIterator[tuple[Row, Verdict]]:
         """The keys of a namespace's rows, and what there is to say about each."""

@@ -329,7 +329,7 @@ class OurSide:
     async def put(
         self, config: RunnableConfig, checkpoint: Checkpoint, metadata: CheckpointMetadata, new_versions: dict[str, Any]
     ) -> None:
-        await self._store.put(self._db, config, checkpoint, metadata, new_versions)
+        await self._store.put(self._db, config, checkpoint, metadata)
 
     async def put_writes(self, thread_id: str, place: Place, writes: Sequence[Pending]) -> None:
         address = _address(thread_id, place)
