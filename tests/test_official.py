@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -359,6 +361,72 @@ def _tx_class(kind: Kind) -> Any:
     from langgraph_checkpoint_dual.postgres.driver import BlockingTx
 
     return BlockingTx
+
+
+class TestCost:
+    """The first touch of an official thread costs its latest checkpoint, however long its history is."""
+
+    LENGTHS = (10, 1000)
+
+    async def history(self, kind: Kind, database: str) -> None:
+        """Threads of official checkpoints, and our tables beside them."""
+        async with official(kind, database) as reference:
+            for length in self.LENGTHS:
+                place = config(f"thread {length}")
+                for step in range(length):
+                    place = await put(reference, place, {"total": step, "text": "much " * 20}, step=step)
+        async with ours(kind, database) as saver:
+            await put(saver, config("other"), {"total": 1})
+
+    async def test_sqlite_takes_the_same_steps(self, sqlite_path: str) -> None:
+        await self.history(KINDS[0], sqlite_path)
+        taken: list[int] = []
+
+        def step() -> int:
+            taken[-1] += 1
+            return 0
+
+        with closing(sqlite3.connect(sqlite_path, check_same_thread=False)) as connection:
+            saver = KINDS[0].ours(connection)
+            assert saver.get_tuple(config("other")) is not None
+            for length in self.LENGTHS:
+                for touch in (saver.get_tuple, partial(self.go_on, saver)):
+                    taken.append(0)
+                    connection.set_progress_handler(step, 1)
+                    touch(config(f"thread {length}"))
+                    connection.set_progress_handler(None, 1)
+        read, written, read_of_many, written_of_many = taken
+        assert read > 20
+        assert read_of_many <= read * 1.2, taken
+        assert written_of_many <= written * 1.2, taken
+
+    async def test_postgres_reads_as_many_rows(self, postgres_uri: str) -> None:
+        await self.history(KINDS[2], postgres_uri)
+        tables.rows(postgres_uri, "ANALYZE")
+        read: list[int] = []
+        count = "SELECT sum(seq_tup_read + coalesce(idx_tup_fetch, 0)) FROM pg_stat_xact_user_tables"
+        for length in self.LENGTHS:
+            for touch in (lambda saver, at: saver.get_tuple(at), self.go_on):
+                with psycopg.connect(postgres_uri) as connection:
+                    saver = KINDS[2].ours(connection)
+                    assert saver.get_tuple(config("other")) is not None
+                    connection.commit()
+                    [(before,)] = connection.execute(count)
+                    touch(saver, config(f"thread {length}"))
+                    [(after,)] = connection.execute(count)
+                    connection.rollback()
+                    read.append(after - before)
+        of_few, written, of_many, written_of_many = read
+        assert of_few > 0
+        assert of_many <= of_few + 5, read
+        assert written_of_many <= written + 5, read
+
+    @staticmethod
+    def go_on(saver: Any, at: Any) -> None:
+        found = saver.get_tuple(at)
+        new = checkpoint({**found.checkpoint["channel_values"], "total": -1})
+        saver.put(found.config, new, metadata(), new["channel_versions"])
+        assert saver.get_tuple(at).checkpoint["channel_values"]["total"] == -1
 
 
 def test_golden_databases_are_there() -> None:
