@@ -739,9 +739,9 @@ async def test_what_was_removed_since_it_was_read_is_stored_again(pair: Any) -> 
         assert (await values_of(saver, late))["messages"] == chat(21)
 
 
-def passing_through(saver: SqliteSaver, threads: int, messages: int = 50) -> None:
+def passing_through(saver: SqliteSaver, threads: int) -> None:
     for number in range(threads):
-        made = checkpoint({"messages": [words(f"{number} {place}") for place in range(messages)]})
+        made = checkpoint({"messages": [words(f"{number} {place}") for place in range(50)]})
         saver.put(config(str(number)), made, metadata(), made["channel_versions"])
 
 
@@ -749,7 +749,7 @@ def passing_through(saver: SqliteSaver, threads: int, messages: int = 50) -> Non
 def test_ten_thousand_threads_stay_within_the_bounds(sqlite_path: str) -> None:
     cache = Cache(max_bytes=4_000_000)
     with SqliteSaver(sqlite_path, cache=cache, synchronous="OFF") as saver:
-        passing_through(saver, 10_000, messages=10)
+        passing_through(saver, 10_000)
         assert 3_000_000 < cache.bytes <= 4_000_000
         with SqliteSaver(sqlite_path, cache=Cache(max_entries=100)) as reader:
             for number in range(0, 10_000, 20):
