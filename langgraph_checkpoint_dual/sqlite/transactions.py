@@ -65,13 +65,15 @@ class SqliteTx:
             return Outcome.STORED
         try:
             self._many("insert_item", addition.items)
-        except sqlite3.IntegrityError:
+        except sqlite3.IntegrityError as exc:
+            _check_taken(exc)
             return Outcome.SEQ_TAKEN
         if addition.words:
             self._many("load_search", addition.words)
         try:
             self._one("new_checkpoint", addition.row)
-        except sqlite3.IntegrityError:
+        except sqlite3.IntegrityError as exc:
+            _check_taken(exc)
             return Outcome.ID_TAKEN
         if addition.thread is not None:
             self._one("touch_thread", addition.thread)
@@ -100,6 +102,12 @@ class SqliteTx:
 def _notice_gone(query: str, exc: sqlite3.OperationalError) -> None:
     if query.startswith("official") and "no such table" in str(exc):
         raise TableGone(query) from exc
+
+
+def _check_taken(exc: sqlite3.IntegrityError) -> None:
+    """A key may be taken. What other constraints and triggers refuse, they alone can explain."""
+    if not str(exc).startswith("UNIQUE constraint failed"):
+        raise exc
 
 
 def _damaged_text(data: bytes) -> str:
