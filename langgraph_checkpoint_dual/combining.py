@@ -6,7 +6,8 @@ The contract:
    the work raised. It never returns before the commit, and a failing work does not fail its neighbours.
 2. There is at most one batch at a time. Who arrives while there is none leads at once: a lone writer waits for nobody
    and changes no thread. Who arrives meanwhile waits; when the batch ends, the first who waits leads the next one,
-   which is everything that has arrived by then.
+   which is everything that has arrived by then. Only where batches may run beside each other (`slow`), a thread that
+   has waited that long leads what is in line without waiting for a batch that may be stuck.
 3. A caller on an event loop does not lead (`submit`): a thread of the executor does it for it.
 4. A thread with `patience` does not lead at once, but lets whoever comes within that time take its work along. After
    that it waits as all others do, or leads.
@@ -39,6 +40,7 @@ class Job(Generic[W]):
     def __init__(self, work: W) -> None:
         self.work = work
         self.done = False
+        self.leads = False
         self.batch: Iterable[Job[W]] = ()
         self.heir: Job[W] | None = None
         self._result: Any = None
@@ -69,9 +71,9 @@ class _ThreadJob(Job[W]):
         with suppress(RuntimeError):  # it was woken already
             self._gate.release()
 
-    def wait(self, seconds: float = -1) -> None:
-        """Wait until the job is done or leads, or for some seconds."""
-        self._gate.acquire(timeout=seconds)
+    def wait(self, seconds: float = -1) -> bool:
+        """Wait until the job is done or leads, or for some seconds; whether it was woken."""
+        return self._gate.acquire(timeout=seconds)
 
 
 class _LoopJob(Job[W]):
@@ -109,10 +111,17 @@ class Combiner(Generic[W]):
     Args:
         run_batch: runs and commits a batch, and settles each of its jobs. What it leaves unsettled goes back in line.
         executor: lends a thread to lead for callers on event loops; not needed if there are none.
+        slow: after how many seconds of waiting a batch may run beside the one under way; `None` if none ever may.
     """
 
-    def __init__(self, run_batch: Callable[[Sequence[Job[W]]], None], executor: Executor | None = None) -> None:
-        self._run_batch, self._executor = run_batch, executor
+    def __init__(
+        self,
+        run_batch: Callable[[Sequence[Job[W]]], None],
+        executor: Executor | None = None,
+        *,
+        slow: float | None = None,
+    ) -> None:
+        self._run_batch, self._executor, self._slow = run_batch, executor, slow
         self._mutex = threading.Lock()
         self._line: deque[Job[W]] = deque()
         self._leader: Job[W] | None = None
@@ -126,7 +135,7 @@ class Combiner(Generic[W]):
                 job.wait(patience)
                 ready = self._lose_patience(job)
             if not ready:
-                job.wait()
+                self._follow(job)
             if not job.done:
                 self._lead(job)
         except BaseException:
@@ -159,7 +168,7 @@ class Combiner(Generic[W]):
             self._line.append(job)
             if self._leader is not None or job.patient:
                 return False
-            self._leader = job
+            self._leader, job.leads = job, True
             return True
 
     def _lose_patience(self, job: _ThreadJob[W]) -> bool:
@@ -167,8 +176,20 @@ class Combiner(Generic[W]):
         with self._mutex:
             job.patient = False
             if self._leader is None and job in self._line:
-                self._leader = job
+                self._leader, job.leads = job, True
             return self._leader is job or job.done
+
+    def _follow(self, job: _ThreadJob[W]) -> None:
+        """Wait until the job is done or leads."""
+        if self._slow is None or not (job.wait(self._slow) or self._overtake(job)):
+            job.wait()
+
+    def _overtake(self, job: _ThreadJob[W]) -> bool:
+        """Lead beside the batch under way; whether the job leads or is done. It does neither if it is in that batch."""
+        with self._mutex:
+            if job in self._line and (self._leader is None or self._leader.batch):
+                self._leader, job.leads = job, True
+            return job.leads or job.done
 
     def _leave(self, job: Job[W]) -> None:
         """Give a job up, wherever it was; a leader hands over."""
@@ -193,15 +214,18 @@ class Combiner(Generic[W]):
     def _end(self, own: Job[W]) -> Job[W] | None:
         """Make the first in line who has no patience the next leader; the heir, if there is one.
 
-        What the batch has left over goes to the head of the line.
+        What the batch has left over goes to the head of the line. Who was overtaken has no heir.
         """
         with self._mutex:
-            if self._leader is own:
+            if own.leads:
                 line = deque(job for job in own.batch if not job.done)
                 line.extend(self._line)
-                ready = [job for job in line if not job.patient]
+                ready = [job for job in line if not job.patient] if self._leader in (own, None) else []
                 heir = ready[0] if ready else None
-                self._line, self._leader, own.heir = line, heir, heir
+                if heir is not None:
+                    heir.leads = True
+                leader = heir if self._leader is own else heir or self._leader
+                self._line, self._leader, own.heir, own.leads = line, leader, heir, False
         return own.heir
 
     def _wake_batch(self, own: Job[W]) -> None:

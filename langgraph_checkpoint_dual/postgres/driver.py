@@ -58,6 +58,8 @@ CLOSED = "this saver was closed; open a new one"
 _LATEST = ("read committed", "read uncommitted")
 _LANES = 4
 """On how many connections of a pool the additions of blocking callers are under way at once."""
+_SLOW = 0.25
+"""After how many seconds additions that wait for a lock, or for a peer that is gone, hold nobody else up."""
 _MOST_BYTES = 1_000_000_000
 """A message to the server, a field and an array must be smaller than 2**30 bytes, with what they have besides data."""
 _SHARED_BYTES = 256 * 1024
@@ -320,15 +322,19 @@ class BlockingEngine(_Engine):
     ) -> None:
         self._sessions: BlockingSessions = BlockingSessions(conn, pipe, limits, reopen)
         self._dialect, self._schema, self._owned = schema.dialect, schema, owned
-        lanes = 1 if isinstance(conn, Connection) else _LANES
-        self._combiners: list[Combiner[Errand]] = [Combiner(self._run_batch) for _ in range(lanes)]
+        self._several = not isinstance(conn, Connection)
+        self._line_up()
         self._closed = False
         _ENGINES.add(self)
 
     def leave_to_parent(self) -> None:
         """After a fork, in the child: what waits in line is the parent's, and so are its connections."""
-        self._combiners = [Combiner(self._run_batch) for _ in self._combiners]
+        self._line_up()
         self._sessions.leave_to_parent()
+
+    def _line_up(self) -> None:
+        lanes, slow = (_LANES, _SLOW) if self._several else (1, None)
+        self._combiners: list[Combiner[Errand]] = [Combiner(self._run_batch, slow=slow) for _ in range(lanes)]
 
     async def read(self, look: Callable[[Tx], Awaitable[T]]) -> T:
         self.setup()
@@ -445,7 +451,8 @@ class LoopEngine(_Engine):
     ) -> None:
         self._sessions: LoopSessions = LoopSessions(conn, pipe, limits, opened=not owned)
         self._dialect, self._schema, self._owned = schema.dialect, schema, owned
-        self._line: Line[Errand] = Line(self._store, groups=1 if isinstance(conn, AsyncConnection) else 4)
+        lanes, slow = (1, None) if isinstance(conn, AsyncConnection) else (_LANES, _SLOW)
+        self._line: Line[Errand] = Line(self._store, groups=lanes, slow=slow)
         self._closed = False
 
     async def read(self, look: Callable[[Tx], Awaitable[T]]) -> T:

@@ -7,8 +7,8 @@ cancelled leaves the others alone. Its own work is done whole or not at all.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, Generic, TypeVar
 
 W = TypeVar("W")
@@ -21,12 +21,18 @@ class Line(Generic[W]):
         carry: does a group of works and returns a result or an exception for each.
         groups: how many groups may be under way at once.
         largest: how many works at most go in one group.
+        slow: after how many seconds a group, which may be stuck, counts no longer; `None` if it always does.
     """
 
     def __init__(
-        self, carry: Callable[[Sequence[W]], Awaitable[Sequence[Any]]], *, groups: int = 4, largest: int = 256
+        self,
+        carry: Callable[[Sequence[W]], Awaitable[Sequence[Any]]],
+        *,
+        groups: int = 4,
+        largest: int = 256,
+        slow: float | None = None,
     ) -> None:
-        self._carry, self._groups, self._largest = carry, groups, largest
+        self._carry, self._groups, self._largest, self._slow = carry, groups, largest, slow
         self._waiting: list[tuple[W, asyncio.Future[Any]]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._under_way = 0
@@ -70,13 +76,33 @@ class Line(Generic[W]):
 
     async def _carry_group(self, group: Sequence[tuple[W, asyncio.Future[Any]]]) -> None:
         try:
-            results = await self._carry([work for work, _ in group])
+            with self._another_if_slow():
+                results = await self._carry([work for work, _ in group])
         except BaseException as exc:
             _settle(group, [exc] * len(group))
             if not isinstance(exc, Exception):
                 raise
         else:
             _settle(group, results)
+
+    @contextmanager
+    def _another_if_slow(self) -> Iterator[None]:
+        if self._slow is None:
+            yield
+            return
+        released: list[bool] = []
+
+        def release() -> None:
+            released.append(True)
+            self._under_way -= 1
+            self._start()
+
+        timer = asyncio.get_running_loop().call_later(self._slow, release)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            self._under_way += len(released)
 
 
 def _settle(group: Sequence[tuple[Any, asyncio.Future[Any]]], results: Sequence[Any]) -> None:

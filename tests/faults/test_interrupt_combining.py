@@ -29,8 +29,8 @@ class Scene:
     A work may be committed twice, if the interruption comes between its commit and that being noted.
     """
 
-    def __init__(self) -> None:
-        self.combiner: Combiner[str] = Combiner(self._run_batch)
+    def __init__(self, slow: float | None = None) -> None:
+        self.combiner: Combiner[str] = Combiner(self._run_batch, slow=slow)
         self.committed: list[str] = []
         self.returned: dict[str, object] = {}
         self.before_commit: dict[str, Callable[[], None]] = {}
@@ -149,6 +149,48 @@ def test_who_follows(place: int, leader_fails: bool) -> None:
         assert isinstance(scene.returned["leader"], Interruption) is leader_fails
 
     assert each_point(attempt) > 5
+
+
+def test_who_leads_beside_a_batch_that_is_stuck() -> None:
+    def attempt(point: Point) -> None:
+        scene, is_stuck, goes_on = Scene(slow=0.001), threading.Event(), threading.Event()
+
+        def block() -> None:
+            is_stuck.set()
+            assert goes_on.wait(PATIENCE)
+
+        scene.before_commit["leader"] = block
+        scene.lead("leader")
+        assert is_stuck.wait(PATIENCE)
+        main_is_interrupted(scene, point)
+        scene.lead(OTHERS[0])
+        wait_until(lambda: OTHERS[0] in scene.committed)
+        assert "leader" not in scene.committed
+        goes_on.set()
+        scene.end(OTHERS[0], "leader")
+
+    assert each_point(attempt) > 10
+
+
+def test_what_is_left_of_a_batch_that_was_overtaken() -> None:
+    scene, is_stuck, goes_on = Scene(), threading.Event(), threading.Event()
+
+    def block() -> None:
+        is_stuck.set()
+        assert goes_on.wait(PATIENCE)
+        raise Interruption
+
+    scene.before_commit["leader"] = lambda: scene.start(*OTHERS[:2])
+    scene.before_commit[OTHERS[0]] = block
+    scene.lead("leader")
+    assert is_stuck.wait(PATIENCE)
+    scene.combiner._slow = 0.001
+    assert scene.combiner.run(OTHERS[2]) == f"{OTHERS[2]}!"
+    assert scene.committed == ["leader", OTHERS[2]]
+    scene.returned[OTHERS[2]] = f"{OTHERS[2]}!"
+    goes_on.set()
+    scene.end(*OTHERS[1:])
+    assert isinstance(scene.returned[OTHERS[0]], Interruption)
 
 
 def test_who_has_patience_is_taken_along_by_who_comes() -> None:
