@@ -22,10 +22,11 @@ from langgraph_checkpoint_dual.errors import BusyError
 from tests.faults.postgres_servers import execute
 from tests.support import tables
 from tests.support.checkpoints import config, listed, put
-from tests.support.savers import KINDS, Kind, faced, opened
+from tests.support.savers import KINDS, Kind, faced, opened, settle
 
 PATIENCE = 15.0
 MANY = 16
+TURNS = 100
 SQLITE = [kind for kind in KINDS if kind.backend == "sqlite"]
 POSTGRES = [kind for kind in KINDS if kind.backend == "postgres"]
 _SALT, _FRAME = 32, 24
@@ -184,6 +185,12 @@ def holding(uri: str, statement: str) -> Iterator[None]:
         other.rollback()
 
 
+async def connected(kind: Kind, uri: str) -> Any:
+    """A connection of the user's own."""
+    saver_class: Any = psycopg.AsyncConnection if kind.face == "async" else psycopg.Connection
+    return await settle(saver_class.connect(uri, autocommit=True))
+
+
 KEEP_THREAD = "UPDATE dual_threads SET title = 'kept' WHERE thread_id = 'busy'"
 KEEP_ALL = "LOCK TABLE dual_checkpoints IN EXCLUSIVE MODE"
 WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
@@ -231,3 +238,61 @@ class TestPostgres:
                 begun = await at_once(saver, kind.face, putting("a", "bad", "b", "worse", "bad too", "c"))
                 await reached(lambda: waiting(postgres_uri) > 0 and have_arrived(saver, 6))
             await only_the_bad_ones_fail(begun, postgres_uri, ["a", "b", "before", "c", "worse"])
+
+    async def test_a_given_connection_serves_all_in_turn(self, kind: Kind, postgres_uri: str) -> None:
+        async with opened(kind.ours, postgres_uri) as saver:
+            await put(saver, config())
+        done: list[int] = []
+
+        async def read(client: int, saver: Any) -> None:
+            for _ in range(TURNS):
+                await saver.aget_tuple(config())
+                done.append(client)
+
+        conn = await connected(kind, postgres_uri)
+        uses = [lambda saver, client=client: read(client, saver) for client in range(4)]  # type: ignore[misc]
+        await asyncio.gather(*await at_once(kind.ours(conn), kind.face, uses))
+        await settle(conn.close())
+        first = done[: max(at for at, client in enumerate(done) if done[: at + 1].count(client) < TURNS)]
+        assert min(first.count(client) for client in range(4)) > TURNS / 10
+
+
+class TestRoundTrips:
+    """libpq writes down what goes over the wire."""
+
+    @pytest.fixture
+    async def asked(self, kind: Kind, postgres_uri: str, tmp_path: Path) -> Any:
+        """A saver's awaited methods, and how often the server is asked while something is awaited."""
+        conn = await connected(kind, postgres_uri)
+        saver = kind.ours(conn)
+        await faced(saver, kind.face).aget_tuple(config())  # the first read looks for the official saver's tables
+
+        async def count(use: Any) -> int:
+            with (tmp_path / "wire").open("w+") as file:
+                conn.pgconn.trace(file.fileno())
+                await use
+                conn.pgconn.untrace()
+                file.seek(0)
+                return sum(line.split("\t")[1:2] == ["F"] and ("Sync" in line or "Query" in line) for line in file)
+
+        yield saver, faced(saver, kind.face), count
+        await settle(conn.close())
+
+    async def test_an_operation_takes_one(self, asked: Any) -> None:
+        saver, subject, count = asked
+        where = await put(subject, config(), {"messages": ["a" * 99] * 20})
+        assert await count(subject.aput_writes(where, [("value", number) for number in range(5)], "task")) == 1
+        assert await count(put(subject, where, {"messages": ["a" * 99] * 30, "other": {"b": 1}})) == 1
+        assert await count(subject.aget_tuple(config())) == 1, "all is known"
+        saver._cache.clear()
+        assert await count(subject.aget_tuple(config())) == 2, "the checkpoint says which items to fetch"
+
+    async def test_a_listing_takes_two_a_page(self, asked: Any) -> None:
+        saver, subject, count = asked
+        where = config()
+        for number in range(60):
+            where = await put(subject, where, {"messages": [f"{one:99}" for one in range(number)]})
+            await subject.aput_writes(where, [("value", number)], "task")
+        saver._cache.clear()
+        assert await count(listed(subject, config())) <= 10
+        assert await count(listed(subject, config(), limit=30)) <= 2
