@@ -62,3 +62,23 @@ def test_values_that_look_alike(tmp_path: Path, serde: str, forgets: bool) -> No
             found = saver.get_tuple(latest)
             assert found is not None
             assert exact(found.checkpoint["channel_values"]) == exact({"value": value, "same": 1})
+
+
+class Shouting(Serializer):
+    """Gives back another text than it was given."""
+
+    def loads_typed(self, data: tuple[str, bytes]) -> Any:
+        value = super().loads_typed(data)
+        return value.upper() if isinstance(value, str) else value
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_serializer_of_the_users_own_has_its_say_in_every_read(tmp_path: Path, times: int) -> None:
+    with SqliteSaver(tmp_path / "shouting.db", serde=Shouting()) as saver:
+        made = checkpoint()
+        made["channel_values"] = {"value": "quiet"}
+        latest = saver.put(config("shouting"), made, metadata(), {})
+        for _ in range(times):
+            found = saver.get_tuple(latest)
+        assert found is not None
+        assert found.checkpoint["channel_values"] == {"value": "QUIET"}

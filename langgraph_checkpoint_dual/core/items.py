@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import blake2b
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
@@ -44,7 +44,7 @@ _SMALL_ELEMENT = 32
 _MANY_RANGES = 64
 _RANDOM_BITS = 46
 _NO_RAWS: Mapping[bytes, bytes] = MappingProxyType({})
-_NO_SCALAR = object()
+NO_SCALAR = object()
 _IMMUTABLE = frozenset((str, int, float, bool, bytes, type(None)))
 
 Encode: TypeAlias = Callable[[Any], bytes]
@@ -88,10 +88,11 @@ class Stored:
         slot: how it is stored.
         marks: one mark for each item, in order; `None` if they are not known.
         raws: the typed bytes of the items whose images are not `faithful`, by image.
+        scalar: the value itself, if it is a small text, number, ..., which cannot change; `NO_SCALAR` for all others.
         weight: about the bytes of memory that this takes.
     """
 
-    __slots__ = ("_scalar", "marks", "raws", "slot", "weight")
+    __slots__ = ("marks", "raws", "scalar", "slot", "weight")
 
     def __init__(
         self,
@@ -99,10 +100,10 @@ class Stored:
         marks: tuple[Mark, ...] | None = None,
         raws: Mapping[bytes, bytes] = _NO_RAWS,
         *,
-        scalar: Any = _NO_SCALAR,
+        scalar: Any = NO_SCALAR,
     ) -> None:
         self.slot, self.marks, self.raws = slot, marks, raws
-        self._scalar = scalar if type(scalar) in _IMMUTABLE else _NO_SCALAR
+        self.scalar = scalar if type(scalar) in _IMMUTABLE else NO_SCALAR
         self.weight = 400 + 2 * len(slot.data) if isinstance(slot, Inline) else self._weight_of_items(slot)
 
     def _weight_of_items(self, slot: Manifest) -> int:
@@ -113,7 +114,7 @@ class Stored:
 
     def holds(self, value: Any) -> bool:
         """Whether this is known to be stored of just this value, without encoding it: a small text, number, ..."""
-        scalar = self._scalar
+        scalar = self.scalar
         # 0.0 == -0.0, so of floats only the same object will do.
         return scalar is value or (type(value) is type(scalar) is not float and scalar == value)
 
@@ -144,13 +145,16 @@ def unpack_slots(packed: bytes) -> dict[str, Slot]:
     """The slots of `pack_slots`."""
     slots: dict[str, Slot] = {}
     for channel, slot in ormsgpack.unpackb(packed).items():
-        if isinstance(slot, bytes):
-            slots[channel] = Inline(slot)
+        if type(slot) is bytes:
+            slots[channel] = _inline((slot,))
         else:
             kind, upper, check, *flat = slot
             ranges = tuple((upper - back, count) for back, count in zip(flat[::2], flat[1::2], strict=True))
             slots[channel] = Manifest(kind, upper, check, ranges)
     return slots
+
+
+_inline: Callable[[tuple[bytes]], Inline] = partial(tuple.__new__, Inline)  # half the time of calling the class
 
 
 def _relative(manifest: Manifest) -> Iterator[int]:

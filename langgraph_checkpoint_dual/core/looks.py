@@ -14,6 +14,7 @@ from langgraph_checkpoint_dual.core import values
 from langgraph_checkpoint_dual.core.checkpoints import Loaded
 from langgraph_checkpoint_dual.core.garbage import unhurried
 from langgraph_checkpoint_dual.core.items import (
+    NO_SCALAR,
     Decode,
     Inline,
     Manifest,
@@ -239,11 +240,26 @@ class Look:
 
     def _read(self, loaded: Loaded, serde: SerializerProtocol) -> tuple[dict[str, Any], dict[str, Stored]]:
         found: dict[str, Any] = {}
-        channels: dict[str, Stored] = {}
+        channels = self._scalars(loaded, serde)
         for channel in loaded.slots:
+            if (scalar := channels.get(channel)) is not None:
+                found[channel] = scalar.scalar
+                continue
             with _told_where(loaded, channel):
                 found[channel], channels[channel] = self._value(loaded, channel, serde)
         return found, channels
+
+    def _scalars(self, loaded: Loaded, serde: SerializerProtocol) -> dict[str, Stored]:
+        """The channels whose value is known to be a small text, number, ..., which needs no decoding."""
+        known = self._known.get(_key(loaded, "")[:2])
+        if known is None or not values.is_trusted(serde):
+            return {}
+        channels = known.channels
+        return {
+            channel: stored
+            for channel, slot in loaded.slots.items()
+            if (stored := channels.get(channel)) is not None and stored.scalar is not NO_SCALAR and stored.slot == slot
+        }
 
     def parts(self, loaded: Loaded, channel: str, serde: SerializerProtocol) -> list[Part]:
         """The elements of a list, in a checkpoint of which all items were fetched."""
