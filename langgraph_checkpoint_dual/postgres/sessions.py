@@ -42,6 +42,7 @@ from langgraph_checkpoint_dual.postgres.faults import (
 )
 from langgraph_checkpoint_dual.postgres.lending import Loan, uninterrupted
 from langgraph_checkpoint_dual.postgres.pools import ais_direct, aprobe, is_direct, probe
+from langgraph_checkpoint_dual.postgres.unhindered import unhindered
 from langgraph_checkpoint_dual.postgres.watch import NoAnswer, Watched, forget
 from langgraph_checkpoint_dual.retrying import Attempts, InterruptedSession
 
@@ -276,16 +277,21 @@ class LoopSessions(_Sessions):
         source = self.conn
         if isinstance(source, AsyncConnection):
             async with self._lock:
-                with self._judged(source, replaceable=False, patient=patient):
-                    async with _loop_transaction_of(source):
-                        await self._look(source)
-                        yield source
-                        if self._pipe is not None:
-                            await self._pipe.sync()
+                is_ours = source.info.transaction_status == TransactionStatus.IDLE
+                try:
+                    with self._judged(source, replaceable=False, patient=patient):
+                        async with _loop_transaction_of(source):
+                            await self._look(source)
+                            yield source
+                            if self._pipe is not None:
+                                await self._pipe.sync()
+                finally:
+                    if is_ours and source.pgconn.transaction_status in _OPEN:
+                        await unhindered(_end_open(source))
             return
         if not self.opened:
-            self.opened = True
             await source.open()
+            self.opened = True
         pooled = await self._take(source, attempts)
         try:
             with self._judged(pooled, replaceable=True, patient=patient):
@@ -293,7 +299,7 @@ class LoopSessions(_Sessions):
                     await self._look(pooled)
                     yield pooled
         finally:
-            await source.putconn(pooled)
+            await unhindered(_give_back(source, pooled))
 
     async def _look(self, conn: AsyncConnection[Any]) -> None:
         if self._asks(conn):
@@ -312,7 +318,7 @@ class LoopSessions(_Sessions):
             finally:
                 if not good:
                     conn.pgconn.finish()
-                    await pool.putconn(conn)
+                    await unhindered(pool.putconn(conn))
             if good:
                 return conn
 
@@ -331,6 +337,19 @@ class LoopSessions(_Sessions):
             if (cause := await aprobe(pool)) is not None:
                 raise InterruptedSession(cause, again=attempts.left() > 0) from cause
         return await pool.getconn(max(0.0, pool.timeout - patience))
+
+
+async def _give_back(pool: AsyncConnectionPool[AsyncConnection[Any]], conn: AsyncConnection[Any]) -> None:
+    if conn.pgconn.transaction_status in _OPEN:
+        await _end_open(conn)
+    await pool.putconn(conn)
+
+
+async def _end_open(conn: AsyncConnection[Any]) -> None:
+    """End a transaction that psycopg did not, because the task was cancelled when that was to be done."""
+    conn._num_transactions = 0
+    with suppress(Error):
+        await conn.rollback()
 
 
 @contextmanager

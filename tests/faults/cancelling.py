@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Generator
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import psycopg
+import pytest
 
 
 class CancelAt(Awaitable[Any]):
@@ -42,6 +46,22 @@ class CancelAt(Awaitable[Any]):
                     waited = steps.send(sent)
         except StopIteration as stop:
             return stop.value
+
+
+@contextmanager
+def yielding() -> Iterator[None]:
+    """Let the drivers suspend wherever they may, at each lock that is free and at each message to the server."""
+    acquire = asyncio.Lock.acquire
+
+    async def suspending(lock: asyncio.Lock) -> Literal[True]:
+        await asyncio.sleep(0)
+        return await acquire(lock)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(asyncio.Lock, "acquire", suspending)
+        # For how long psycopg lets its event loop wait, as long as the server keeps up.
+        patch.setattr(psycopg.waiting, "MAX_BUSY_TIME", -1.0, raising=False)
+        yield
 
 
 Operation = Callable[[], Coroutine[Any, Any, Any]]

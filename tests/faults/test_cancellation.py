@@ -14,7 +14,7 @@ import pytest
 from psycopg_pool import AsyncConnectionPool
 
 import langgraph_checkpoint_dual as dual
-from tests.faults.cancelling import Operation, cancel_at_random, cancel_everywhere
+from tests.faults.cancelling import Operation, cancel_at_random, cancel_everywhere, yielding
 from tests.faults.common import rounds
 from tests.faults.history import is_whole, made, writes
 from tests.support import tables
@@ -98,6 +98,7 @@ class Subject:
             place = found.config["configurable"]
             found.config["configurable"] = {**place, "thread_id": "thread"}
             assert is_whole(found), found
+        await self.saver.aprune(["thread"])
         await asyncio.gather(self.put(), self.get(), self.put(), self.get())
 
 
@@ -114,8 +115,9 @@ class TestCancelled:
         async with saver_on(setup, sqlite_path, postgres_uri) as saver:
             subject = Subject(saver)
             await subject.put()
-            for operation in subject.all().values():
-                assert await cancel_everywhere(operation, subject.check) >= 2
+            with yielding():
+                for operation in subject.all().values():
+                    assert await cancel_everywhere(operation, subject.check) >= 2
             await self.leaves_nothing_open(setup, saver, sqlite_path, postgres_uri)
 
     async def test_while_it_sets_up(self, setup: str, sqlite_path: str, postgres_uri: str) -> None:
@@ -126,7 +128,8 @@ class TestCancelled:
                 if setup == "aiosqlite":
                     await saver.conn.execute("SELECT 1")
                 subject = Subject(saver)
-                await cancel_at_random([subject.put] * 3, subject.put, 1)
+                with yielding():
+                    await cancel_at_random([subject.put] * 3, subject.put, 1)
                 await subject.check()
 
     async def test_at_random_moments(self, setup: str, sqlite_path: str, postgres_uri: str) -> None:
