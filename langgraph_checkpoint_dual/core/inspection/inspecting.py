@@ -16,6 +16,7 @@ from langgraph_checkpoint_dual.core.checkpoints import Foreign, restored, slots_
 from langgraph_checkpoint_dual.core.inspection.describing import Describer, describe
 from langgraph_checkpoint_dual.core.items import DICT, LIST, Inline, Manifest, Slot, merged
 from langgraph_checkpoint_dual.core.looks import ItemLost
+from langgraph_checkpoint_dual.core.queries import fetch_where
 from langgraph_checkpoint_dual.core.store import unless_lost
 from langgraph_checkpoint_dual.core.text import escape, unescape
 from langgraph_checkpoint_dual.core.tx import Database, Row, Tx
@@ -141,8 +142,7 @@ async def _look(
 
 
 async def _bare(address: Address, tx: Tx) -> Inspected | None:
-    where = {name: value for name, value in address._asdict().items() if value is not None}
-    rows = await tx.fetch(f"page where {' and '.join(where)}", limit=1, **where)
+    rows = await fetch_where(tx, "page", address.conditions, limit=1)
     heads = [row for row in rows if not row[0]]
     return inspected(heads[0], [row for row in rows if row[0]]) if heads else None
 

@@ -6,10 +6,12 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any, NamedTuple
 
 from langgraph_checkpoint_dual.core.address import text_key, thread_key
 from langgraph_checkpoint_dual.core.checkpoints import Foreign
+from langgraph_checkpoint_dual.core.queries import fetch_where
 from langgraph_checkpoint_dual.core.text import unescape
 from langgraph_checkpoint_dual.core.times import micros_of_id, moment
 from langgraph_checkpoint_dual.core.tx import Database, Row, Tx
@@ -59,16 +61,12 @@ async def steps(
         checkpoint_ns: only those of this namespace.
         before: only those of a lower id than this one.
     """
-    where: dict[str, Any] = {"thread_id": thread_key(thread_id)}
+    where = {"thread_id": {"thread_id": thread_key(thread_id)}}
     if checkpoint_ns is not None:
-        where["checkpoint_ns"] = text_key("checkpoint_ns", checkpoint_ns)
+        where["checkpoint_ns"] = {"checkpoint_ns": text_key("checkpoint_ns", checkpoint_ns)}
     if before is not None:
-        where["before"] = text_key("before", before)
-
-    async def look(tx: Tx) -> list[Row]:
-        return await tx.fetch(f"page where {' and '.join(where)}", limit=limit, **where)
-
-    rows = await db.read(look)
+        where["before"] = {"before": text_key("before", before)}
+    rows = await db.read(partial(fetch_where, query="page", where=where, limit=limit))
     marked: dict[tuple[str, str], str] = {}
     for row in rows:
         if row[0] and row[6] in _STATUSES:

@@ -103,16 +103,14 @@ async def fetched(db: Database, query: str, /, **args: Any) -> list[Row]:
 
 async def narrow(db: Database, threads: Sequence[str], span: Bounds) -> Narrow:
     """The narrow rows of some threads, those of the writes read last: they are as new as their checkpoints."""
-    names, args = [], {"threads": json.dumps(threads)}
-    for name, bound in zip(("after", "upto"), span, strict=True):
-        if bound is not None:
-            names.append(name)
-            args |= {f"{name}_ns": bound[0], f"{name}_id": bound[1]}
-    where = f" where {' and '.join(names)}" if names else ""
+    bounds = zip(("after", "upto"), span, strict=True)
+    where = {name: {f"{name}_ns": bound[0], f"{name}_id": bound[1]} for name, bound in bounds if bound is not None}
+    ids = json.dumps(threads)
     found = Narrow({}, {})
 
     async def look(tx: Tx) -> tuple[list[Row], list[Row]]:
-        return await tx.fetch(f"narrow checkpoints{where}", **args), await tx.fetch(f"narrow writes{where}", **args)
+        checkpoints = await fetch_where(tx, "narrow checkpoints", where, threads=ids)
+        return checkpoints, await fetch_where(tx, "narrow writes", where, threads=ids)
 
     checkpoints, writes = await db.read(look)
     for row in checkpoints:
