@@ -29,9 +29,17 @@ _RECONNECT_SECONDS = 2.0
 _PROBE_SECONDS = 3
 
 
+class _BlockingPool(ConnectionPool[Any]):
+    """A pool that lends what came back last: its session is warm, and has the statements prepared."""
+
+    def _get_ready_connection(self, timeout: float | None) -> Connection[Any] | None:
+        self._pool.rotate()
+        return super()._get_ready_connection(timeout)
+
+
 def blocking_pool(conninfo: str, options: dict[str, Any]) -> ConnectionPool[Any]:
     """A pool of blocking connections; `options` are those of `pool_options`."""
-    return ConnectionPool(
+    return _BlockingPool(
         conninfo,
         configure=_prepare_if_direct,
         reconnect_failed=_go_on,
@@ -40,8 +48,12 @@ def blocking_pool(conninfo: str, options: dict[str, Any]) -> ConnectionPool[Any]
     )
 
 
-class _Pool(AsyncConnectionPool[Any]):
-    """A pool whose tasks end with their event loop, also while they connect."""
+class _LoopPool(AsyncConnectionPool[Any]):
+    """As `_BlockingPool`; and its tasks end with their event loop, also while they connect."""
+
+    async def _get_ready_connection(self, timeout: float | None) -> AsyncConnection[Any] | None:
+        self._pool.rotate()
+        return await super()._get_ready_connection(timeout)
 
     @classmethod
     async def worker(cls, q: Any) -> None:
@@ -57,7 +69,7 @@ class _Pool(AsyncConnectionPool[Any]):
 
 def loop_pool(conninfo: str, options: dict[str, Any]) -> AsyncConnectionPool[Any]:
     """A pool of asynchronous connections, not yet open."""
-    return _Pool(
+    return _LoopPool(
         conninfo,
         configure=_aprepare_if_direct,
         reconnect_failed=_ago_on,
