@@ -65,16 +65,21 @@ def _works(saver: Any, thread: str, point: Point) -> None:
         raise AssertionError(f"after an interruption at {point.where}") from exc
 
 
-def sweep(saver: Any, operation: Callable[[Any, str], object], beside: int, spacing: int) -> int:
+Operation = Callable[[Any, str], object]
+
+
+def sweep(saver: Any, operation: Operation, beside: int, spacing: int, prepare: Operation | None = None) -> int:
     """Interrupt an operation of the main thread at its points, every `spacing`-th in one go; how many these were.
 
-    The operation is given the saver and the thread that it may write. After each the saver must work, in this thread
-    while the traceback is still there and in `beside` others, which write all the while, and what was interrupted be
-    whole or absent.
+    The operation is given the saver and the thread that it may write; so is `prepare`, before it and undisturbed. After
+    each the saver must work, in this thread while the traceback is still there and in `beside` others, which write all
+    the while, and what was interrupted be whole or absent.
     """
     with writing_beside(saver, beside):
         for number in count(1, max(1, round(spacing / rounds(1)))):
             thread, point = f"point-{number}", Point(number)
+            if prepare is not None:
+                prepare(saver, thread)
             try:
                 sys.setprofile(point)
                 operation(saver, thread)

@@ -34,10 +34,24 @@ def read(saver: Any, thread: str) -> None:
 
 
 def delete(saver: Any, thread: str) -> None:
-    saver.delete_thread(f"{thread} that never was")
+    saver.delete_thread(thread)
 
 
 OPERATIONS = [pytest.param(one, id=one.__name__) for one in (put, read, delete)]
+
+
+def prepared(operation: Any) -> Callable[[Any, str], object] | None:
+    """What the thread of an operation has before it."""
+    return put if operation is delete else None
+
+
+def leaves_nothing_of_deleted_threads(saver: Any, database: str) -> None:
+    """Every row is of a thread that is there; what is remembered of deleted ones is of those that are not."""
+    there = {one.config["configurable"]["thread_id"] for one in saver.list(None)}
+    for name in ("checkpoints", "items", "writes", "threads"):
+        assert {row["thread_id"] for row in tables.named_rows(database, f"dual_{name}")} <= there, name
+    gone = {row["thread_id"] for row in tables.named_rows(database, "dual_tombstones")}
+    assert not gone & there
 
 
 def has_all(pool: ConnectionPool[Any], uri: str) -> bool:
@@ -108,7 +122,8 @@ class TestPostgres:
         with ConnectionPool(postgres_uri, min_size=1, max_size=2, timeout=10, kwargs={"autocommit": True}) as pool:
             saver = dual.PostgresSaver(pool)
             step(saver, "there", 0, None)
-            assert sweep(saver, operation, beside, spacing=29) > 40
+            assert sweep(saver, operation, beside, spacing=29, prepare=prepared(operation)) > 40
+            leaves_nothing_of_deleted_threads(saver, postgres_uri)
             wait_until_whole(pool, postgres_uri)
 
     @pytest.mark.parametrize("max_size", [1, 2])
@@ -169,7 +184,8 @@ class TestPostgres:
         with psycopg.connect(postgres_uri, autocommit=autocommit) as connection:
             saver = dual.PostgresSaver(connection)
             step(saver, "there", 0, None)
-            assert sweep(saver, operation, 0, spacing=29) > 40
+            assert sweep(saver, operation, 0, spacing=29, prepare=prepared(operation)) > 40
+            leaves_nothing_of_deleted_threads(saver, postgres_uri)
             assert connection.info.transaction_status == TransactionStatus.IDLE
 
 
@@ -181,7 +197,8 @@ class TestSqlite:
     def test_file(self, sqlite_path: str, operation: Any, beside: int) -> None:
         with dual.SqliteSaver(sqlite_path) as saver:
             step(saver, "there", 0, None)
-            assert sweep(saver, operation, beside, spacing=11) > 40
+            assert sweep(saver, operation, beside, spacing=11, prepare=prepared(operation)) > 40
+            leaves_nothing_of_deleted_threads(saver, sqlite_path)
         assert tables.rows(sqlite_path, "PRAGMA integrity_check") == [("ok",)]
 
     @pytest.mark.parametrize("operation", OPERATIONS)
@@ -189,5 +206,6 @@ class TestSqlite:
         with closing(sqlite3.connect(sqlite_path, check_same_thread=False)) as connection:
             saver = dual.SqliteSaver(connection)
             step(saver, "there", 0, None)
-            assert sweep(saver, operation, beside=2, spacing=11) > 40
+            assert sweep(saver, operation, 2, spacing=11, prepare=prepared(operation)) > 40
+            leaves_nothing_of_deleted_threads(saver, sqlite_path)
             assert not connection.in_transaction
