@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, NamedTuple
 
 import psycopg
 import pytest
@@ -126,6 +126,78 @@ async def test_what_the_server_rolled_back_is_repeated(way: Way, code: str, post
     assert execute(postgres_uri, "SELECT last_value FROM attempts") == [(9,)]
 
 
+class Losable(NamedTuple):
+    """A change whose answer is lost: what is sent then, what is to be there once, and what the saver is opened with."""
+
+    name: str
+    make: Callable[[Any, Any], Awaitable[object]]
+    check: Callable[[Any, Any], Awaitable[object]]
+    message: bytes = b"COMMIT\0"
+    options: dict[str, Any] = {}  # noqa: RUF012 (nobody changes it)
+
+
+async def totals(saver: Any) -> list[int]:
+    return [one.checkpoint["channel_values"]["total"] for one in await listed(saver, config())]
+
+
+async def has_three(saver: Any, last: Any) -> None:
+    """Once; and who goes on from it is not refused."""
+    found = await listed(saver, config())
+    assert [one.checkpoint["channel_values"]["total"] for one in found] == [3, 2, 1]
+    await put(saver, found[0].config, {"total": 4})
+
+
+async def has_only_three(saver: Any, last: Any) -> None:
+    [found] = await listed(saver, config())
+    assert found.checkpoint["channel_values"] == {"total": 3}
+
+
+async def has_writes(saver: Any, last: Any) -> None:
+    found = await saver.aget_tuple(last)
+    assert found.pending_writes == [("task", "total", "lost-answer"), ("task", "total", 2)]
+
+
+async def has_the_last(saver: Any, last: Any) -> None:
+    assert await totals(saver) == [2]
+
+
+async def append(saver: Any, last: Any) -> None:
+    await inner(saver).messages("chat").aappend(("human", "lost-answer"))
+
+
+async def has_one_message(saver: Any, last: Any) -> None:
+    assert await inner(saver).messages("chat").acount() == 1
+
+
+async def has_a_title(saver: Any, last: Any) -> None:
+    assert (await inner(saver).threads.aget("thread")).title == "a title"
+
+
+def inner(saver: Any) -> Any:
+    return getattr(saver, "inner", saver)
+
+
+LOSABLE = [
+    Losable(
+        "put_writes",
+        lambda saver, last: saver.aput_writes(last, [("total", "lost-answer"), ("total", 2)], "task"),
+        has_writes,
+        b"lost-answer",
+    ),
+    Losable("fenced put", lambda saver, last: put(saver, last, {"total": 3}), has_three, options={"fence": True}),
+    Losable(
+        "put that keeps the latest",
+        lambda saver, last: put(saver, last, {"total": 3}),
+        has_only_three,
+        options={"history": "latest"},
+    ),
+    Losable("prune", lambda saver, last: saver.aprune(["thread"]), has_the_last),
+    Losable("delete_for_runs", lambda saver, last: saver.adelete_for_runs(["run-1"]), has_the_last),
+    Losable("append", append, has_one_message, b"lost-answer"),
+    Losable("update", lambda saver, last: inner(saver).threads.aupdate("thread", title="a title"), has_a_title),
+]
+
+
 class TestLostAnswers:
     """The server has committed, but its answer never comes."""
 
@@ -158,6 +230,17 @@ class TestLostAnswers:
             assert proxy.lost == 1
             [left] = await listed(saver, config())
         assert left.checkpoint["channel_values"] == {"total": "new"}
+
+    @pytest.mark.parametrize("change", LOSABLE, ids=lambda change: change.name)
+    @pytest.mark.parametrize("way", [WAYS[0], WAYS[3]], ids=str)
+    async def test_any_other_change_is_made_once(self, way: Way, change: Losable, proxy: Proxy) -> None:
+        async with way.opened(proxy.uri, **change.options) as saver:
+            first = await put(saver, values={"total": 1}, run_id="run-1")
+            last = await put(saver, first, {"total": 2}, run_id="run-2")
+            proxy.lose_answer(change.message)
+            await change.make(saver, last)
+            assert proxy.lost == 1
+            await change.check(saver, last)
 
 
 def new_conversation(uri: str) -> None:
