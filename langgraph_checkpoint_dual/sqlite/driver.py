@@ -14,14 +14,14 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from langgraph_checkpoint_dual.combining import Combiner, Job
 from langgraph_checkpoint_dual.core import migrations
 from langgraph_checkpoint_dual.core.queries import Queries
 from langgraph_checkpoint_dual.core.rows import Outcome, Put, PutWrites
 from langgraph_checkpoint_dual.core.space import Vacuumed
-from langgraph_checkpoint_dual.core.tx import Tx, finish, stored
+from langgraph_checkpoint_dual.core.tx import Tx, finish
 from langgraph_checkpoint_dual.errors import BusyError, ClosedError, SchemaError
 from langgraph_checkpoint_dual.hopping import HoppingFace
 from langgraph_checkpoint_dual.sqlite.connections import (
@@ -41,6 +41,9 @@ T = TypeVar("T")
 PACKAGE = "langgraph_checkpoint_dual.sqlite"
 DEFAULT_TIMEOUT = 30.0
 _THREADS = 8
+
+Ended: TypeAlias = tuple[Job[Work], Any, "BaseException | None"]
+"""A job, and its result or error."""
 
 
 class SqliteEngine:
@@ -82,16 +85,15 @@ class SqliteEngine:
                 place.rest()
 
     async def change(self, edit: Callable[[Tx], Awaitable[T]]) -> T:
-        return await self._run(edit, 0.0)
+        self.setup()
+        result: T = self.combiner.run(edit)
+        return result
 
     async def append(self, addition: Put | PutWrites) -> Outcome:
-        with self.patience.noting(addition) as seconds:
-            return await stored(partial(self._run, patience=seconds), lambda tx: tx.insert(addition))
-
-    async def _run(self, edit: Callable[[Tx], Awaitable[T]], patience: float) -> T:
         self.setup()
-        result: T = self.combiner.run(edit, patience)
-        return result
+        with self.patience.noting(addition) as seconds:
+            outcome: Outcome = self.combiner.run(addition, seconds)
+        return outcome
 
     async def compute(self, weight: int, work: Callable[[], T]) -> T:
         return work()
@@ -215,21 +217,21 @@ class SqliteEngine:
                 place.rest()
 
     def _run_together(self, place: Place, jobs: Sequence[Job[Work]]) -> None:
-        """Run all jobs in one transaction, each of several in a savepoint, and settle them after the commit."""
+        """Run all jobs in one transaction, and settle them after the commit."""
         conn = place.conn
         assert conn is not None
-        ended: list[tuple[Job[Work], Any, BaseException | None]] = []
+        ended: Sequence[Ended] = ()
         begun = committing = False
-        run = self._run_job
         try:
-            if not conn.in_transaction:
+            is_ours = not conn.in_transaction
+            if is_ours:
                 self._begin_immediate(place)
-                run = self._run_job if len(jobs) > 1 else self._run_alone
             begun = True
-            for job in jobs:
-                ended.append((job, *run(conn, job)))
+            tx = self._tx(conn)
+            ended = (is_ours and self._run_bare(place, tx, jobs)) or [self._run_saved(conn, tx, job) for job in jobs]
             committing = True
-            commit_on(conn)
+            if conn.in_transaction:
+                commit_on(conn)
             _settle(ended)
         except Exception as exc:
             roll_back_on(conn)
@@ -259,25 +261,47 @@ class SqliteEngine:
                     ) from exc
             time.sleep(random.uniform(0.0002, 0.004))
 
-    def _run_alone(self, conn: sqlite3.Connection, job: Job[Work]) -> tuple[Any, BaseException | None]:
-        """Run the only job of a transaction: what it raises ends both."""
-        return finish(_coroutine(job.work(self._tx(conn)))), None
+    def _run_bare(self, place: Place, tx: SqliteTx, jobs: Sequence[Job[Work]]) -> Sequence[Ended]:
+        """Run all jobs without savepoints; nothing if that cannot be."""
+        if len(jobs) == 1:
+            [job] = jobs
+            result, is_kept = _run(job.work, tx)
+            if not is_kept:
+                place.rest()
+            return [(job, result, None)]
+        additions = [job.work for job in jobs if isinstance(job.work, (Put, PutWrites))]
+        outcomes = tx.insert_all(additions) if len(additions) == len(jobs) else None
+        if outcomes is not None:
+            return [(job, outcome, None) for job, outcome in zip(jobs, outcomes, strict=True)]
+        place.rest()
+        self._begin_immediate(place)
+        return ()
 
-    def _run_job(self, conn: sqlite3.Connection, job: Job[Work]) -> tuple[Any, BaseException | None]:
+    def _run_saved(self, conn: sqlite3.Connection, tx: SqliteTx, job: Job[Work]) -> Ended:
+        """Run a job in a savepoint."""
+        result, is_kept, error = None, False, None
         conn.execute("SAVEPOINT job")
         try:
-            result, _ = self._run_alone(conn, job)
+            result, is_kept = _run(job.work, tx)
         except Exception as exc:
             if not conn.in_transaction or _is_full(exc):  # it may have ended the whole transaction
                 raise
+            error = exc
+        if not is_kept:
             conn.execute("ROLLBACK TO job")
-            conn.execute("RELEASE job")
-            return None, exc
         conn.execute("RELEASE job")
-        return result, None
+        return job, result, error
 
 
-def _settle(ended: Iterable[tuple[Job[Work], Any, BaseException | None]]) -> None:
+def _run(work: Work, tx: SqliteTx) -> tuple[Any, bool]:
+    """The result of a work, and whether what it has done is to be kept."""
+    if isinstance(work, (Put, PutWrites)):
+        outcome = tx.insert_one(work)
+        return outcome, outcome is Outcome.STORED
+    return finish(_coroutine(work(tx))), True
+
+
+def _settle(ended: Iterable[Ended]) -> None:
     for job, result, error in ended:
         job.settle(result, error)
 
@@ -311,13 +335,17 @@ class LoopFace(HoppingFace):
         self._sqlite = engine
 
     async def change(self, edit: Callable[[Tx], Awaitable[T]]) -> T:
-        if not self._sqlite.is_ready:
-            await self.setup()
-        result: T = await self._sqlite.combiner.submit(edit)
+        result: T = await self._submit(edit)
         return result
 
     async def append(self, addition: Put | PutWrites) -> Outcome:
-        return await stored(self.change, lambda tx: tx.insert(addition))
+        outcome: Outcome = await self._submit(addition)
+        return outcome
+
+    async def _submit(self, work: Work) -> Any:
+        if not self._sqlite.is_ready:
+            await self.setup()
+        return await self._sqlite.combiner.submit(work)
 
     async def verify(self) -> None:
         """As `SqliteEngine.verify`."""

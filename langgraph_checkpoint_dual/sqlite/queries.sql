@@ -26,6 +26,10 @@ WHERE i.thread_id = json_extract(r.value, '$[0]') AND i.checkpoint_ns = json_ext
     AND i.channel = json_extract(r.value, '$[2]')
     AND i.seq BETWEEN json_extract(r.value, '$[3]') AND json_extract(r.value, '$[4]')
 
+-- name: slots_of
+SELECT k.thread_id, k.checkpoint_ns, k.checkpoint_id, k.slots
+{+from_keys}
+
 -- name: from_keys
 FROM json_each(:checkpoints) AS c CROSS JOIN {checkpoints} AS k
 WHERE k.thread_id = json_extract(c.value, '$[0]') AND k.checkpoint_ns = json_extract(c.value, '$[1]')
@@ -77,7 +81,7 @@ ON CONFLICT (thread_id, checkpoint_ns, checkpoint_id, task_id, idx) DO UPDATE SE
 -- Nothing to do: a transaction that writes is alone.
 
 -- name: touch_thread
-INSERT INTO {threads} (thread_id, created_at, updated_at, user_id, title, run_metadata) VALUES (?1, ?2, ?2, ?3, ?4, ?5)
+INSERT INTO {threads} (thread_id, created_at, updated_at, user_id, title, run_metadata) VALUES (?, ?, ?, ?, ?, ?)
 ON CONFLICT (thread_id) DO UPDATE SET
     updated_at = max(updated_at, excluded.updated_at), user_id = coalesce(excluded.user_id, user_id),
     title = coalesce(excluded.title, title), run_metadata = excluded.run_metadata

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
+from functools import lru_cache
+from itertools import chain, compress
 from typing import Any, TypeAlias, TypeVar
 
 from langgraph_checkpoint_dual.core.queries import INDEXES, OPTIONAL_INDEXES, OPTIONAL_TABLES, TABLES, Queries, fill
-from langgraph_checkpoint_dual.core.rows import Guard, Named, Outcome, Put, PutWrites, too_large
+from langgraph_checkpoint_dual.core.rows import Guard, Named, Outcome, Put, PutWrites, size_of, too_large
 from langgraph_checkpoint_dual.core.tx import Row, TableGone, Tx
 
 T = TypeVar("T")
-Work: TypeAlias = Callable[[Tx], Awaitable[Any]]
+Work: TypeAlias = "Callable[[Tx], Awaitable[Any]] | Put | PutWrites"
+"""What is done in a transaction: an addition is stored, anything else is called."""
+_Insert: TypeAlias = Callable[[str, Sequence[tuple[Any, ...]]], None]
+_MANY = 8
+"""How many rows a statement takes at once. Between two statements other threads get the interpreter."""
+_AT_ONCE = 1_000_000
+"""Up to how many bytes several additions go into such statements, which hold them twice."""
+_ROW = re.compile(r"VALUES (\([?, ]+\))")
 
 
 class SqliteTx:
@@ -19,10 +30,15 @@ class SqliteTx:
 
     def __init__(self, conn: sqlite3.Connection, queries: Queries, names: dict[str, str]) -> None:
         self._conn, self._queries, self._names = conn, queries, names
+        self._cursor = conn.cursor()
+        self._cursor.row_factory = None  # whatever the user's connection makes of rows
 
     async def fetch(self, query: str, /, **args: Any) -> list[Row]:
+        return self._fetch(query, args)
+
+    def _fetch(self, query: str, args: dict[str, Any]) -> list[Row]:
         try:
-            return self._cursor().execute(self._queries[query], args).fetchall()
+            return self._cursor.execute(self._queries[query], args).fetchall()
         except sqlite3.OperationalError as exc:
             _notice_gone(query, exc)
             if "decode" not in str(exc):
@@ -30,73 +46,118 @@ class SqliteTx:
         # Damaged text: its checksum says more than an error about UTF-8.
         factory, self._conn.text_factory = self._conn.text_factory, _damaged_text
         try:
-            return self._cursor().execute(self._queries[query], args).fetchall()
+            return self._cursor.execute(self._queries[query], args).fetchall()
         finally:
             self._conn.text_factory = factory
 
     async def execute(self, query: str, /, **args: Any) -> None:
         if query.startswith("ddl "):
-            self._cursor().execute(fill(query[4:], self._names))
+            self._cursor.execute(fill(query[4:], self._names))
             return
         try:
             for statement in self._queries[query].split(";\n"):
-                self._cursor().execute(statement, args)
+                self._cursor.execute(statement, args)
         except sqlite3.OperationalError as exc:
             _notice_gone(query, exc)
             raise
 
     async def load(self, query: str, rows: Sequence[Named], /) -> None:
-        self._many(query, rows)
+        self._rows(query, rows)
 
     async def compute(self, weight: int, work: Callable[[], T]) -> T:
         return work()
 
     async def insert(self, addition: Put | PutWrites) -> Outcome:
-        if addition.guard is not None and not await self._is_let_in(addition.thread_id, addition.guard):
+        return self.insert_one(addition)
+
+    def insert_one(self, addition: Put | PutWrites) -> Outcome:
+        """As `insert`."""
+        guard = addition.guard
+        if guard is not None and not self._is_let_in(addition.thread_id, guard):
             return Outcome.GUARD_GONE
         try:
-            return self._store(addition)
+            return self._store([addition], self._rows)
         except (sqlite3.DataError, OverflowError) as exc:  # the length of a field, or of a row
             raise too_large(addition, f"this database takes ({exc})") from exc
 
-    def _store(self, addition: Put | PutWrites) -> Outcome:
-        if isinstance(addition, PutWrites):
-            self._many("replace_write" if addition.replace else "insert_write", addition.rows)
-            return Outcome.STORED
+    def insert_all(self, additions: Sequence[Put | PutWrites]) -> list[Outcome] | None:
+        """Store several additions by few statements.
+
+        `None` if that cannot be: then the transaction must be rolled back, and each addition be tried by itself.
+        """
+        if sum(map(size_of, additions)) > _AT_ONCE:
+            return None
+        let_in = self._let_in(additions)
         try:
-            self._many("insert_item", addition.items)
+            outcome = self._store(list(compress(additions, let_in)), self._many)
+        except (sqlite3.DataError, sqlite3.IntegrityError, OverflowError):
+            return None
+        if outcome is not Outcome.STORED:
+            return None
+        return [Outcome.STORED if is_let_in else Outcome.GUARD_GONE for is_let_in in let_in]
+
+    def _store(self, additions: Sequence[Put | PutWrites], insert: _Insert) -> Outcome:
+        """Store additions that are let in. After another outcome than `STORED` some of it may be stored."""
+        puts = [one for one in additions if isinstance(one, Put)]
+        for query, replace in (("insert_write", False), ("replace_write", True)):
+            writes = [one.rows for one in additions if isinstance(one, PutWrites) and one.replace is replace]
+            insert(query, list(chain.from_iterable(writes)))
+        try:
+            insert("insert_item", [item for put in puts for item in put.items])
         except sqlite3.IntegrityError as exc:
             _check_taken(exc)
             return Outcome.SEQ_TAKEN
-        if addition.words:
-            self._many("load_search", addition.words)
+        self._rows("load_search", [words for put in puts for words in put.words])
         try:
-            self._one("new_checkpoint", addition.row)
+            insert("new_checkpoint", [put.row for put in puts])
         except sqlite3.IntegrityError as exc:
             _check_taken(exc)
             return Outcome.ID_TAKEN
-        if addition.thread is not None:
-            self._one("touch_thread", addition.thread)
+        threads = [put.thread for put in puts if put.thread is not None]
+        insert("touch_thread", [(thread_id, at, at, *rest) for thread_id, at, *rest in threads])
         return Outcome.STORED
 
-    async def _is_let_in(self, thread_id: str, guard: Guard) -> bool:
+    def _is_let_in(self, thread_id: str, guard: Guard) -> bool:
         where = {"thread_id": thread_id, "checkpoint_ns": guard.checkpoint_ns, "checkpoint_id": guard.checkpoint_id}
-        found = await self.fetch("slots", **where)
+        found = self._fetch("slots", where)
         if found or guard.slots is not None:
             return guard.slots is None or found == [(guard.slots,)]
-        return not await self.fetch("deleted_since", **where)
+        return not self._fetch("deleted_since", where)
 
-    def _one(self, query: str, row: tuple[Any, ...]) -> None:
-        self._cursor().execute(self._queries[query], row)
+    def _let_in(self, additions: Sequence[Put | PutWrites]) -> list[bool]:
+        """As `_is_let_in`, of several additions, if none of them was under way."""
+        guards = [(one.thread_id, one.guard) for one in additions]
+        places = [(thread_id, *guard[:2]) for thread_id, guard in guards if guard is not None]
+        slots = {row[:3]: row[3] for row in self._fetch("slots_of", {"checkpoints": json.dumps(places)})}
+        return [
+            guard is None or _suits(guard, slots.get((thread_id, *guard[:2]))) or self._is_let_in(thread_id, guard)
+            for thread_id, guard in guards
+        ]
+
+    def _rows(self, query: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        if len(rows) == 1:
+            self._cursor.execute(self._queries[query], rows[0])
+        elif rows:
+            self._cursor.executemany(self._queries[query], rows)
 
     def _many(self, query: str, rows: Sequence[tuple[Any, ...]]) -> None:
-        if rows:
-            self._cursor().executemany(self._queries[query], rows)
+        """As `_rows`, by fewer statements."""
+        whole = len(rows) - len(rows) % _MANY
+        for start in range(0, whole, _MANY):
+            values = list(chain.from_iterable(rows[start : start + _MANY]))
+            self._cursor.execute(_repeated(self._queries[query]), values)
+        self._rows(query, rows[whole:])
 
-    def _cursor(self) -> sqlite3.Cursor:
-        cursor = self._conn.cursor()
-        cursor.row_factory = None  # whatever the user's connection makes of rows
-        return cursor
+
+def _suits(guard: Guard, slots: bytes | None) -> bool:
+    """Whether a guard is stored as it should be."""
+    return slots is not None and guard.slots in (None, slots)
+
+
+@lru_cache
+def _repeated(insert: str) -> str:
+    """A statement that inserts a row, for `_MANY` of them."""
+    return _ROW.sub(lambda match: f"VALUES {', '.join([match[1]] * _MANY)}", insert)
 
 
 def _notice_gone(query: str, exc: sqlite3.OperationalError) -> None:
