@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from langgraph_checkpoint_dual.errors import DeletedError, StaleHeadError
+from langgraph_checkpoint_dual.errors import DecodeError, DeletedError, StaleHeadError
 from tests.golden import graphs
 from tests.support import tables
 from tests.support.checkpoints import checkpoint, config, listed, metadata, put
@@ -102,6 +102,21 @@ class TestReading:
         assert damaged
         assert "approval" in str(damaged[0])
         assert any(one.config["configurable"]["thread_id"] == "chat" for one in found)
+
+    async def test_damaged_metadata_hides_nothing_else(self, kind: Kind, golden: str) -> None:
+        """Neither from listings nor from filters, and the deletion of runs goes past it."""
+        for value in ["'[1]'"] if kind.backend == "postgres" else ["x'80'", "'{\"a\": '", "'[1]'"]:
+            tables.rows(golden, f"UPDATE checkpoints SET metadata = {value} WHERE thread_id = 'approval'")
+            async with opened(kind.ours, golden, serde=serde()) as saver:
+                for wanted in (None, {"source": "loop"}):
+                    damaged: list[Any] = []
+                    found = [one async for one in saver.alist(None, filter=wanted, on_damaged=damaged.append)]
+                    assert {one.where["thread_id"] for one in damaged} <= {"approval"}
+                    assert damaged or wanted
+                    assert any(one.config["configurable"]["thread_id"] == "chat" for one in found)
+                with pytest.raises(DecodeError, match="approval"):
+                    await saver.aget_tuple(config("approval"))
+                await saver.adelete_for_runs(["no such run"])
 
 
 class TestGoingOn:

@@ -18,5 +18,6 @@ def test_forged_rows_run_nothing(kind: Kind, database: str) -> None:
     assert ended.returncode == 0, ended.stderr
     told = json.loads(ended.stdout)
     assert told["rows"] > 50
+    assert told["columns"] > 30
     assert told["revived"] == []
     assert told["events"] == []

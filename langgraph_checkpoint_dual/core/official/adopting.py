@@ -22,6 +22,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 from typing import Any, TypeVar
 
 from langgraph_checkpoint_dual.core import values
+from langgraph_checkpoint_dual.core.address import Address
 from langgraph_checkpoint_dual.core.checkpoints import loaded, sealed_body, slots_of
 from langgraph_checkpoint_dual.core.items import Slot, pack_slots
 from langgraph_checkpoint_dual.core.official.moving import Again, Mover, copy
@@ -273,8 +274,18 @@ class WholeTx:
             places = raw_places_of((thread_id, checkpoint_ns, one) for one in ids[first : first + _CHAIN])
             channels = json.dumps(sorted(map(unescape, wanted)))
             for row in opened(await self._tx.fetch("official_checkpoints", checkpoints=places, channels=channels)):
-                found[row[3]] = row[8].stored(self._serde, wanted)
+                found[row[3]] = self._slots_of(row, wanted)
         return found
+
+    def _slots_of(self, row: Row, wanted: Collection[str]) -> dict[str, Slot]:
+        try:
+            found: dict[str, Slot] = row[8].stored(self._serde, wanted)
+            return found
+        except DecodeError as exc:
+            raise exc.at(**Address(*row[1:4]).where) from exc
+        except (ValueError, TypeError, AttributeError) as exc:
+            where = Address(*row[1:4]).where
+            raise DecodeError(f"the stored checkpoint is damaged: {exc}", **where) from exc
 
     async def _writes(self, *, checkpoints: str, channels: str) -> list[Row]:
         own = await self._tx.fetch("writes", checkpoints=checkpoints, channels=channels)

@@ -50,7 +50,9 @@ class Theirs(Foreign):
 
     @property
     def metadata(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self._metadata)
+        found = _told(self._metadata)
+        if found is None:
+            raise ValueError("the metadata is no JSON object")
         return found
 
     def stored(self, serde: SerializerProtocol, wanted: Collection[str]) -> dict[str, Slot]:
@@ -122,8 +124,10 @@ def own_writes(rows: Iterable[Row]) -> list[Row]:
 
 
 def metadata_text(metadata: str | bytes | None) -> str:
-    """Official metadata as JSON text."""
-    return "{}" if metadata is None else metadata if isinstance(metadata, str) else metadata.decode()
+    """Official metadata as JSON text; what is damaged is no JSON then."""
+    if metadata is None:
+        return "{}"
+    return metadata if isinstance(metadata, str) else metadata.decode(errors="backslashreplace")
 
 
 def raw_places_of(keys: Iterable[Row]) -> str:
@@ -157,11 +161,24 @@ def escaped_one(text: str | None) -> str | None:
 
 
 def matches_official(metadata: str | bytes | None, needle: str, nulls: str) -> bool:
-    """Whether an official checkpoint's metadata satisfies a filter, for databases that cannot tell."""
-    return matches(to_json(json.loads(metadata_text(metadata)))[0], to_json(json.loads(needle))[0], nulls)
+    """Whether an official checkpoint's metadata satisfies a filter, for databases that cannot tell.
+
+    As in `matches`, what is damaged is let through.
+    """
+    found = _told(metadata)
+    return found is None or matches(to_json(found)[0], to_json(json.loads(needle))[0], nulls)
 
 
 def run_of(metadata: str | bytes | None) -> str | None:
-    """The run that an official checkpoint's metadata names, for databases that cannot tell."""
-    found = json.loads(metadata_text(metadata)).get("run_id")
-    return found if isinstance(found, str) else None
+    """The run that an official checkpoint's metadata names, for databases that cannot tell; none if it is damaged."""
+    run_id = (_told(metadata) or {}).get("run_id")
+    return run_id if isinstance(run_id, str) else None
+
+
+def _told(metadata: str | bytes | None) -> dict[str, Any] | None:
+    """What official metadata tells; `None` if it is damaged."""
+    try:
+        found = json.loads(metadata_text(metadata))
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
