@@ -6,8 +6,8 @@ chat. `MessageShape.build` skips it exactly where `MessageShape.fits` has proved
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import combinations
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain, combinations
 from typing import Any
 
 import langchain_core.messages as lc_messages
@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 Fields = dict[str, Any]
 Predicate = Callable[[Fields], bool]
+Together = Callable[[Sequence[Fields]], bool]
 
 # pydantic's own slots, read and set without the detours of BaseModel.
 fields_of = BaseModel.__dict__["__dict__"].__get__
@@ -43,15 +44,16 @@ class MessageShape:
     Attributes:
         cls: the class; its subclasses have other shapes, and are never taken for it.
         module, name: under which the class is stored.
-        index: its place in `SHAPES`.
+        number: which stands for the class where messages are stored as their images.
         fields: the names of its fields in the order in which pydantic stores them.
         fits: takes the fields of a message and tells whether validating them would return them unchanged.
+        fit: the same for those of several messages; if not all of them fit, or one has an unusual shape, it is false.
     """
 
-    __slots__ = ("cls", "fields", "fits", "index", "module", "name", "names")
+    __slots__ = ("cls", "fields", "fit", "fits", "module", "name", "names", "number")
 
-    def __init__(self, cls: type[BaseMessage], index: int, fields: tuple[str, ...], fits: Predicate):
-        self.cls, self.index, self.fields, self.fits = cls, index, fields, fits
+    def __init__(self, cls: type[BaseMessage], number: int, fields: tuple[str, ...], fits: Predicate, fit: Together):
+        self.cls, self.number, self.fields, self.fits, self.fit = cls, number, fields, fits, fit
         self.module, self.name = cls.__module__, cls.__name__
         self.names = set(fields)
 
@@ -206,6 +208,74 @@ def _remove(type_: str) -> Predicate:
     return lambda fields: plain(fields) and fields["content"] == ""
 
 
+# Of several messages, column by column: what C code tells of all types at once is most of the work.
+
+
+def _are(type_: type, column: Iterable[Any]) -> bool:
+    return set(map(type, column)) == {type_}
+
+
+def _columns(several: Sequence[Fields]) -> list[tuple[Any, ...]]:
+    return list(zip(*map(dict.values, several), strict=True))
+
+
+def _maybe_text(column: Iterable[Any]) -> bool:
+    return set(map(type, column)) <= _MAYBE_TEXT
+
+
+_MAYBE_TEXT = {str, type(None)}
+
+
+def _fit_base(type_: str, columns: Sequence[Sequence[Any]]) -> bool:
+    content, kwargs, metadata, kind, name, id_ = columns
+    return (
+        _are(str, content)
+        and _are(dict, kwargs)
+        and _are(dict, metadata)
+        and _are(str, kind)
+        and set(kind) == {type_}
+        and _maybe_text(name)
+        and _maybe_text(id_)
+    )
+
+
+def _fit_plain(type_: str) -> Together:
+    def fit(several: Sequence[Fields]) -> bool:
+        return set(map(tuple, several)) == {_BASE} and _fit_base(
+            type_, list(zip(*map(dict.values, several), strict=True))
+        )
+
+    return fit
+
+
+def _fit_ai(several: Sequence[Fields]) -> bool:
+    """Only without tool calls, in these or in `additional_kwargs`."""
+    if set(map(tuple, several)) != {_AI}:
+        return False
+    *base, calls, invalid, usage = _columns(several)
+    return (
+        _fit_base("ai", base)
+        and not (any(base[1]) or any(calls) or any(invalid))
+        and _are(list, calls)
+        and _are(list, invalid)
+        and _fit_usages([one for one in usage if one is not None])
+    )
+
+
+def _fit_usages(usages: Sequence[Any]) -> bool:
+    if not usages:
+        return True
+    return (
+        _are(dict, usages)
+        and set(map(tuple, usages)) == {_TOTALS}
+        and _are(int, chain.from_iterable(map(dict.values, usages)))
+    )
+
+
+def _fit_none(several: Sequence[Fields]) -> bool:
+    return False
+
+
 # The order is that of the numbers in stored messages: new classes go at the end.
 _PREDICATES: dict[str, tuple[tuple[str, ...], Predicate]] = {
     "HumanMessage": (_BASE, _plain("human")),
@@ -224,6 +294,15 @@ _PREDICATES: dict[str, tuple[tuple[str, ...], Predicate]] = {
 }
 
 
+_TOGETHER: dict[str, Together] = {
+    "HumanMessage": _fit_plain("human"),
+    "AIMessage": _fit_ai,
+    "SystemMessage": _fit_plain("system"),
+}
+_FIRST_NUMBER = 16
+"""Smaller ones are the types of serializers, in the bytes that begin with them."""
+
+
 def _never(fields: Fields) -> bool:
     return False
 
@@ -240,18 +319,38 @@ def _shape(index: int, name: str) -> MessageShape:
         and cls.model_config.get("extra") == "allow"
         and not cls.__private_attributes__
     )
-    return MessageShape(cls, index, tuple(cls.model_fields), fits if known else _never)
+    fit = _TOGETHER.get(name, _fit_none) if known else _fit_none
+    return MessageShape(cls, _FIRST_NUMBER + index, tuple(cls.model_fields), fits if known else _never, fit)
 
 
 SHAPES: tuple[MessageShape, ...] = tuple(_shape(index, name) for index, name in enumerate(_PREDICATES))
 BY_CLASS: dict[type, MessageShape] = {shape.cls: shape for shape in SHAPES}
+BY_NUMBER: dict[int, MessageShape] = {shape.number: shape for shape in SHAPES}
 
 
-def build_all(indexes: Sequence[int], fields: Sequence[Fields]) -> list[BaseMessage]:
-    """As `MessageShape.build` for many messages, of the classes with these places in `SHAPES`."""
+def fit_all(numbers: Sequence[int], fields: Sequence[Any]) -> bool:
+    """Whether the fields of many messages, of the classes with these numbers, all fit.
+
+    Raises:
+        KeyError: if a number is of no class.
+    """
+    if not set(map(type, fields)) <= {dict}:
+        return False
+    by_number: dict[int, list[Fields]] = {number: [] for number in set(numbers)}
+    for number, own in zip(numbers, fields, strict=True):
+        by_number[number].append(own)
+    for number, several in by_number.items():
+        shape = BY_NUMBER[number]
+        if not shape.fit(several) and not all(map(shape.fits, several)):
+            return False
+    return True
+
+
+def build_all(numbers: Sequence[int], fields: Sequence[Fields]) -> list[BaseMessage]:
+    """As `MessageShape.build` for many messages, of the classes with these numbers."""
     found: list[BaseMessage] = []
-    for index, own in zip(indexes, fields, strict=True):
-        cls, names = _MADE_OF[index]
+    for number, own in zip(numbers, fields, strict=True):
+        cls, names = _MADE_OF[number]
         message = _new(cls)
         _set_dict(message, own)
         _set_fields_set(message, names.copy())
@@ -261,4 +360,4 @@ def build_all(indexes: Sequence[int], fields: Sequence[Fields]) -> list[BaseMess
     return found
 
 
-_MADE_OF = tuple((shape.cls, shape.names) for shape in SHAPES)
+_MADE_OF = {shape.number: (shape.cls, shape.names) for shape in SHAPES}

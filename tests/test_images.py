@@ -19,8 +19,18 @@ from langgraph.checkpoint.serde.types import _DeltaSnapshot
 
 from langgraph_checkpoint_dual.core import values
 from langgraph_checkpoint_dual.errors import DecodeError
-from langgraph_checkpoint_dual.images import faithful, image, images, load, load_all, revive, revive_all, stored_form
-from langgraph_checkpoint_dual.messages import SHAPES
+from langgraph_checkpoint_dual.images import (
+    Block,
+    faithful,
+    image,
+    images,
+    load,
+    load_block,
+    revive,
+    revive_all,
+    stored_form,
+)
+from langgraph_checkpoint_dual.messages import BY_CLASS, SHAPES, fit_all
 from langgraph_checkpoint_dual.serde import Serializer
 from tests.support.exact import exact, messages, plain
 
@@ -130,6 +140,47 @@ def test_many_revivals_at_once_are_those_of_each(values: list[Any], times: int) 
     assert exact(again) == exact(revive_all(made))
 
 
+@given(few, times, st.data())
+def test_a_block_holds_just_what_it_was_made_of(some: list[Any], times: int, data: st.DataObject) -> None:
+    """However the values were changed since, and whatever else is compared with it."""
+    values = [copy.deepcopy(value) for _ in range(times) for value in some if faithful(value)]
+    before = [one for one in map(image, values) if one is not None]
+    block = Block.of(before)
+    if block is None:
+        assert {isinstance(value, BaseMessage) for value in values} == {True, False}
+        return
+    event("of messages" if values and isinstance(values[0], BaseMessage) else "of plain values")
+    assert block.images() == before
+    assert len(block) == len(before)
+    assert exact(block.revive()) == exact(list(map(revive, before)))
+    copies = block.revive()
+    assert block.holds(values)
+    assert block.holds(copies)
+    for holder, key in data.draw(st.lists(st.sampled_from(all_places(copies) or [([0], 0)]), max_size=3)):
+        holder[key] = data.draw(st.sampled_from(likes(holder[key])))
+    assert block.holds(copies) == (list(map(image, copies)) == before)
+    for others in (values[1:], values[:-1], [*values, 0], [*values, b""], [*values, *values[:1]], values[::-1]):
+        assert block.holds(others) == (list(map(image, others)) == before)
+    assert block.holds(values)
+
+
+@given(few, times)
+def test_a_block_of_loaded_messages_is_that_of_their_images(some: list[Any], times: int) -> None:
+    made = [one for one in map(image, some * times) if one is not None and stored_form(one) is not None]
+    loaded = load_block(made)
+    if loaded is None:
+        assert not made or not all(loads_as_it_is(one) for one in made)
+        return
+    values, block = loaded
+    assert exact(values) == exact([load(one)[0] for one in made])
+    assert block.images() == made
+    assert block.holds(values)
+
+
+def loads_as_it_is(stored: bytes) -> bool:
+    return load(stored)[1] == stored
+
+
 def test_messages_among_plain_values_are_revived_as_messages() -> None:
     said: list[Any] = [AIMessage("one"), HumanMessage("two")]
     for some in ([None, *said], [*said, None], ["a", said[0], 1, said[1]], [1, 2, *said], [b"", *said]):
@@ -183,7 +234,11 @@ def test_a_change_of_one_among_many_is_noticed(change: Any, at: int) -> None:
     chat = [HumanMessage(f"{n}", id=str(n), additional_kwargs={"deep": {"er": []}, "one": 1}) for n in range(100)]
     before = images(chat, [])
     assert None not in before
+    block = Block.of([one for one in before if one is not None])
+    assert block is not None
+    assert block.holds(chat)
     change(chat[at])
+    assert not block.holds(chat)
     after = images(chat, before)
     assert after[at] != before[at]
     assert [*after[:at], *after[at + 1 :]] == [*before[:at], *before[at + 1 :]]
@@ -275,14 +330,14 @@ def test_text_in_any_script_and_of_any_length_is_plain() -> None:
 
 def test_a_stored_message_with_bytes_is_read_but_proves_nothing() -> None:
     message = HumanMessage("x", additional_kwargs={"data": b"\xc4\x00"})
-    stored = b"\xc1\x00" + ormsgpack.packb(message.__dict__)
+    stored = b"\x10" + ormsgpack.packb(message.__dict__)
     assert load(stored) == (message, None)
     made = image(HumanMessage("x"))
     assert made is not None
     form = stored_form(made)
     assert form is not None
     assert load(form) == (HumanMessage("x"), made)
-    assert stored_form(b"\x00") is None
+    assert stored_form(b"\x10") is None
 
 
 def test_nesting_beyond_the_limit_has_no_image() -> None:
@@ -309,11 +364,29 @@ def test_a_message_that_validation_would_change_is_not_faithful() -> None:
     assert not faithful(message)
 
 
+@given(st.lists(messages, min_size=1, max_size=4), times, st.data())
+def test_many_fields_fit_at_once_just_if_each_does(several: list[Any], times: int, data: st.DataObject) -> None:
+    copies = [copy.deepcopy(one) for _ in range(times) for one in several]
+    for holder, key in data.draw(st.lists(st.sampled_from(all_places(copies)), max_size=2)):
+        if not isinstance(holder, list) or holder is not copies:
+            holder[key] = data.draw(st.sampled_from(likes(holder[key])))
+    shapes = [BY_CLASS[type(one)] for one in copies]
+    each = [shape.fits(one.__dict__) for shape, one in zip(shapes, copies, strict=True)]
+    event(f"fit: {all(each)}")
+    assert fit_all([shape.number for shape in shapes], [one.__dict__ for one in copies]) == all(each)
+    for shape in set(shapes):
+        own = [one for one, of in zip(copies, shapes, strict=True) if of is shape]
+        assert not shape.fit([one.__dict__ for one in own]) or all(shape.fits(one.__dict__) for one in own)
+
+
+OWN_FORMS = {0xC1, 0xFE, *(shape.number for shape in SHAPES)}
+
+
 @given(st.lists(messages, max_size=4) | st.lists(messages | plain, max_size=4), times)
 def test_whatever_form_messages_are_stored_in_they_come_back_the_same(value: list[Any], times: int) -> None:
     for one in (value * times, _DeltaSnapshot(value), *value):
         typed = values.encode(serializer, one)
-        event(f"{type(one).__name__} as {'its own form' if typed[0] in (0xC1, 0xFE) else 'the serializer has it'}")
+        event(f"{type(one).__name__} as {'its own form' if typed[0] in OWN_FORMS else 'the serializer has it'}")
         assert exact(values.decode(serializer, typed)) == exact(stored(one))
 
 
@@ -321,19 +394,19 @@ def test_a_list_of_ordinary_messages_is_stored_as_their_images() -> None:
     chat = [HumanMessage("a", id="1"), AIMessage("b", id="2")]
     for value in (chat, chat * 40_000, _DeltaSnapshot(chat), chat[0]):
         typed = values.encode(serializer, value)
-        assert typed[0] in (0xC1, 0xFE)
+        assert typed[0] in OWN_FORMS
         assert values.decode(serializer, typed) == value
 
 
 @pytest.mark.parametrize(
     "damaged",
     [
-        b"\xc1", b"\xc1\xff", b"\xc1\xff\x91\x00", b"\xc1\xff\x92\x00\x90", b"\xc1\xff\x92\xff\x80",
+        b"\xc1", b"\xc1\xff", b"\xc1\xff\x91\x10", b"\xc1\xff\x92\x10\x90", b"\xc1\xff\x92\xff\x80",
         b"\xc1\xff\x92\xc3\x80", b"\xc1\xff\x92\x7f\x80", b"\xc1\xff\x80", b"\xc1\xff\x92\x80\x80",
-        b"\xfe", b"\xfe\x00", b"\xfe\xfe\xc1\xff\x90",
-        b"\xc1\x00" + ormsgpack.packb(HumanMessage("").__dict__) + b"\xc0",
-        b"\xc1\x00\x90", b"\xc1\x00\x96" + b"".join(map(ormsgpack.packb, SHAPES[0].fields)), b"\xc1\x00\xc4\x01a",
-        b"\xc1\x7f\x80", b"\xc1\x00\x81\xa1a",
+        b"\xfe", b"\xfe\x10", b"\xfe\xfe\xc1\xff\x90", b"\xc1\xff\x92\x00\x80",
+        b"\x10" + ormsgpack.packb(HumanMessage("").__dict__) + b"\xc0",
+        b"\x10", b"\x10\x90", b"\x10\x96" + b"".join(map(ormsgpack.packb, SHAPES[0].fields)), b"\x10\xc4\x01a",
+        b"\x7f\x80", b"\x0f\x80", b"\x10\x81\xa1a",
     ],
     ids=bytes.hex,
 )  # fmt: skip
@@ -345,8 +418,10 @@ def test_a_form_that_is_none_is_refused(damaged: bytes) -> None:
 def test_a_message_that_goes_on_in_the_next_one_is_refused() -> None:
     whole = [stored_form(made) for made in map(image, [HumanMessage("a"), HumanMessage("b")]) if made is not None]
     first, second = (one for one in whole if one is not None)
-    assert load_all([first, second]) is not None
-    assert load_all([first + second[1:3], b"\xc1" + second[3:]]) is None
-    assert load_all([first[:-1], second]) is None
-    assert load_all([first, b"\xc1\xff\x90"]) is None
-    assert load_all([first, second + b"\xc0"]) is None
+    assert load_block([first, second]) is not None
+    assert load_block([first + second[:2], second[2:]]) is None
+    assert load_block([first + second, b""]) is None
+    assert load_block([first + second, first[:1]]) is None
+    assert load_block([first[:-1], second]) is None
+    assert load_block([first, b"\xc1\xff\x90"]) is None
+    assert load_block([first, second + b"\xc0"]) is None

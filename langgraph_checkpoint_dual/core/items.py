@@ -9,6 +9,7 @@ The contract:
    one for each item. The mark of a plain element is its image (`images.image`), which changes with any
    change of the element, at any depth, in value or in type; the mark of any other element is its serialised form.
    Equal marks therefore mean equal stored values. What cannot be proven unchanged is serialised and compared.
+   Images are kept in blocks (`images.Block`), which are compared, revived and taken over as a whole.
 3. A put uses again only items of its base, so whoever removes items that no checkpoint references is safe as long
    as the base still exists when the put is stored.
 4. Numbers continue after the highest that the base's value ever had; a value without a base starts at a number that
@@ -23,6 +24,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from hashlib import blake2b
+from itertools import accumulate, chain, pairwise
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 from zlib import crc32
@@ -33,7 +35,7 @@ from typing_extensions import TypeIs
 
 from langgraph_checkpoint_dual.core.tags import id_hash_of
 from langgraph_checkpoint_dual.errors import DecodeError
-from langgraph_checkpoint_dual.images import faithful, image, images, revive, revive_all, stored_form
+from langgraph_checkpoint_dual.images import AT_ONCE, Block, faithful, image, images, revive, revive_all, stored_form
 
 WHOLE, LIST, DICT = 0, 1, 2
 INLINE_BYTES = 160
@@ -42,6 +44,7 @@ DICT_ENTRIES = 16
 """Dicts with fewer entries are stored whole."""
 _SMALL_ELEMENT = 32
 _MANY_RANGES = 64
+_FEW = 8
 _RANDOM_BITS = 46
 _NO_RAWS: Mapping[bytes, bytes] = MappingProxyType({})
 NO_SCALAR = object()
@@ -81,35 +84,79 @@ class Manifest(NamedTuple):
 Slot: TypeAlias = Inline | Manifest
 
 
+class Loose:
+    """The marks of elements that follow one another, any of them, where a `Block` cannot have them. Never changed."""
+
+    __slots__ = ("marks",)
+
+    def __init__(self, marks: tuple[Mark, ...]) -> None:
+        self.marks = marks
+
+    def __len__(self) -> int:
+        return len(self.marks)
+
+    @property
+    def weight(self) -> int:
+        """About the bytes of memory that they take."""
+        longer = [len(mark[0]) for mark in self.marks if not is_image(mark)] if not are_images(self.marks) else ()
+        return 100 + 48 * len(self.marks) + sum(map(len, self.marks)) + sum(longer)
+
+    def holds(self, values: Sequence[Any]) -> bool:
+        """Whether these are the images of these values."""
+        return tuple(images(values, self.marks)) == self.marks
+
+    def find(self, mark: Mark) -> int | None:
+        """The place of the first element with this mark; `None` if there is none."""
+        return self.marks.index(mark) if mark in self.marks else None
+
+
+Group: TypeAlias = Block | Loose
+
+
+def marks_of(groups: Iterable[Group]) -> tuple[Mark, ...]:
+    """The marks in these groups, in order."""
+    return tuple(chain.from_iterable(group.images() if isinstance(group, Block) else group.marks for group in groups))
+
+
+def grouped(kept: Sequence[Group], marks: Sequence[Mark], raws: Mapping[bytes, bytes]) -> tuple[Group, ...]:
+    """These groups, and after them these marks in groups."""
+    groups = list(kept)
+    if groups and marks and len(groups[-1]) < AT_ONCE:
+        marks = (*marks_of([groups.pop()]), *marks)
+    for start in range(0, len(marks), AT_ONCE):
+        some = marks[start : start + AT_ONCE]
+        block = Block.of(some) if are_images(some) and raws.keys().isdisjoint(some) else None
+        groups.append(block or Loose(tuple(some)))
+    return tuple(groups)
+
+
 class Stored:
     """The value of a channel in one checkpoint, as far as it is known here. Never changed.
 
     Attributes:
         slot: how it is stored.
-        marks: one mark for each item, in order; `None` if they are not known.
+        groups: the marks of all items, in order; `None` if they are not known.
         raws: the typed bytes of the items whose images are not `faithful`, by image.
         scalar: the value itself, if it is a small text, number, ..., which cannot change; `NO_SCALAR` for all others.
         weight: about the bytes of memory that this takes.
     """
 
-    __slots__ = ("marks", "raws", "scalar", "slot", "weight")
+    __slots__ = ("groups", "raws", "scalar", "slot", "weight")
 
     def __init__(
         self,
         slot: Slot,
-        marks: tuple[Mark, ...] | None = None,
+        groups: tuple[Group, ...] | None = None,
         raws: Mapping[bytes, bytes] = _NO_RAWS,
         *,
         scalar: Any = NO_SCALAR,
     ) -> None:
-        self.slot, self.marks, self.raws = slot, marks, raws
+        self.slot, self.groups, self.raws = slot, groups, raws
         self.scalar = scalar if type(scalar) in _IMMUTABLE else NO_SCALAR
         self.weight = 400 + 2 * len(slot.data) if isinstance(slot, Inline) else self._weight_of_items(slot)
 
     def _weight_of_items(self, slot: Manifest) -> int:
-        marks = self.marks or ()
-        longer = [len(mark[0]) for mark in marks if not is_image(mark)] if not are_images(marks) else ()
-        total = 48 * len(marks) + sum(map(len, marks)) + sum(longer)
+        total = sum([group.weight for group in self.groups or ()])
         return 300 + total + 100 * len(slot.ranges) + sum(map(len, self.raws.values()))
 
     def holds(self, value: Any) -> bool:
@@ -199,11 +246,11 @@ class Planner:
 
     def _plan_parts(self, kind: int, value: Any, parts: Sequence[Any], base: Stored | None) -> Planned:
         numbering = _Numbering(kind, base, fresh=self._fresh)
-        present = images(parts, numbering.expected)
-        kept = numbering.use_all(present)
+        held = numbering.held(parts)
+        kept = numbering.use_all(held)
         if kept == len(parts) and base is not None:
             return Planned(base, [], True)
-        for part, found in zip(parts[kept:], present[kept:], strict=True):
+        for part, found in zip(parts[kept:], numbering.images(parts, held, kept), strict=True):
             self._place(part, found, numbering)
         small = numbering.size <= max(INLINE_BYTES, _SMALL_ELEMENT * len(parts))
         # Messages are always items: each has its time, and is found.
@@ -259,8 +306,7 @@ class _Numbering:
         self.kind, self.size, self.reuses = kind, 0, False
         self.new: list[bytes] = []
         self._id_hashes: list[int | None] = []
-        self.expected: tuple[Mark, ...] = ()
-        """The marks of the base's items, if their numbers may be used again."""
+        self._groups: tuple[Group, ...] = ()  # the marks of the base's items, if their numbers may be used again
         self._kept = 0  # how many of them are the first ones here; what follows is about all others
         self._seqs: list[int] = []
         self._marks: list[Mark] = []
@@ -268,8 +314,15 @@ class _Numbering:
         self._fresh = fresh
         self._before: Manifest | None = None
         self._old_raws: Mapping[bytes, bytes] = {}
-        if base is not None and base.marks is not None and isinstance(base.slot, Manifest) and base.slot.kind == kind:
-            self._before, self._old_raws, self.expected = base.slot, base.raws, base.marks
+        if base is not None and base.groups is not None and isinstance(base.slot, Manifest) and base.slot.kind == kind:
+            self._before, self._old_raws, self._groups = base.slot, base.raws, base.groups
+        self._count = sum(map(len, self._groups))
+        self._added: dict[Mark, int] = {}
+        self._finds = 0
+
+    @cached_property
+    def _expected(self) -> tuple[Mark, ...]:
+        return marks_of(self._groups)
 
     @cached_property
     def _old_seqs(self) -> list[int]:
@@ -277,7 +330,22 @@ class _Numbering:
 
     @cached_property
     def _index(self) -> dict[Mark, int]:
-        return dict(zip(self.expected, self._old_seqs, strict=True))
+        return {**dict(zip(self._expected, self._old_seqs, strict=True)), **self._added}
+
+    def _find(self, mark: Mark) -> int | None:
+        """The number of an item with this mark. To look for a few, as those at the end of a chat, needs no index."""
+        self._finds += 1
+        if self._finds > _FEW:
+            return self._index.get(mark)
+        if mark in self._added:
+            return self._added[mark]
+        before = 0
+        for group in self._groups:
+            at = group.find(mark)
+            if at is not None:
+                return self._old_seqs[before + at]
+            before += len(group)
+        return None
 
     @property
     def scattered(self) -> bool:
@@ -286,21 +354,37 @@ class _Numbering:
         ranges = self._all_ranges(seq if seq >= 0 else new - seq for seq in self._seqs)
         return self.reuses and len(ranges) > max(_MANY_RANGES, (self._kept + len(self._seqs)) // 8)
 
-    def use_all(self, images: Sequence[bytes | None]) -> int:
-        """Use all items of the base again, if the first images are their marks; how many parts that were."""
-        count = len(self.expected)
-        if not count or tuple(images[:count]) != self.expected:
+    def held(self, parts: Sequence[Any]) -> list[bool]:
+        """For each group of the base's marks, whether the parts in its place have these images."""
+        ends = accumulate(map(len, self._groups), initial=0)
+        return [group.holds(parts[low:high]) for group, (low, high) in zip(self._groups, pairwise(ends), strict=True)]
+
+    def use_all(self, held: Sequence[bool]) -> int:
+        """Use all items of the base again, if the first parts have their images; how many parts that were."""
+        if not held or not all(held):
             return 0
-        self._kept, self._raws, self.reuses = count, dict(self._old_raws), True
-        return count
+        self._kept, self._raws, self.reuses = self._count, dict(self._old_raws), True
+        return self._kept
+
+    def images(self, parts: Sequence[Any], held: Sequence[bool], kept: int) -> list[bytes | None]:
+        """The images of the parts after the kept ones; those that are held need not be made again."""
+        if kept:
+            return list(map(image, parts[kept:]))
+        found: list[bytes | None] = []
+        for group, same in zip(self._groups, held, strict=True):
+            if same and isinstance(group, Block):
+                found += group.images()
+            else:
+                found += images(parts[len(found) : len(found) + len(group)], marks_of([group]))
+        return found + list(map(image, parts[len(found) :]))
 
     def use(self, mark: Mark) -> bool:
         """Use the item with this mark again, if there is one."""
         at = self._kept + len(self._marks)
-        if at < len(self.expected) and mark == self.expected[at]:  # in its old place, as most are: no hash is needed
-            mark, seq = self.expected[at], self._old_seqs[at]
+        if at < self._count and mark == self._expected[at]:  # in its old place, as most are: no hash is needed
+            mark, seq = self._expected[at], self._old_seqs[at]
         else:
-            found = self._index.get(mark)
+            found = self._find(mark)
             if found is None:
                 return False
             seq = found
@@ -315,7 +399,9 @@ class _Numbering:
         """Make a new item."""
         self.new.append(typed)
         self._id_hashes.append(id_hash)
-        self._index[mark] = -len(self.new)
+        self._added[mark] = -len(self.new)
+        if self._finds > _FEW:
+            self._index[mark] = -len(self.new)
         self._seqs.append(-len(self.new))
         self._marks.append(mark)
         self.size += len(typed)
@@ -330,7 +416,8 @@ class _Numbering:
         start = self._start()
         ranges = self._all_ranges(seq if seq >= 0 else start - 1 - seq for seq in self._seqs)
         manifest = Manifest(self.kind, start + len(self.new), check, ranges)
-        stored = Stored(manifest, (*self.expected[: self._kept], *self._marks), self._raws)
+        groups = grouped(self._groups if self._kept else (), self._marks, self._raws)
+        stored = Stored(manifest, groups, self._raws)
         return Planned(stored, _numbered(start, self._id_hashes, self.new), self.reuses)
 
     def _all_ranges(self, seqs: Iterable[int]) -> tuple[Range, ...]:
@@ -361,7 +448,10 @@ def value_of(stored: Stored, decode: Decode) -> Any:
     """A value whose marks are known, anew: it shares nothing mutable with any other copy."""
     if isinstance(stored.slot, Inline):
         return decode(stored.slot.data)
-    return assemble(stored.slot.kind, parts_of(stored.marks or (), stored.raws, decode))
+    parts: list[Any] = []
+    for group in stored.groups or ():
+        parts += group.revive() if isinstance(group, Block) else parts_of(group.marks, stored.raws, decode)
+    return assemble(stored.slot.kind, parts)
 
 
 def parts_of(marks: Sequence[Mark], raws: Mapping[bytes, bytes], decode: Decode) -> list[Any]:

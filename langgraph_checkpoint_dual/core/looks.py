@@ -16,14 +16,18 @@ from langgraph_checkpoint_dual.core.garbage import unhurried
 from langgraph_checkpoint_dual.core.items import (
     NO_SCALAR,
     Decode,
+    Group,
     Inline,
+    Loose,
     Manifest,
     Mark,
     Range,
     Stored,
     are_images,
     assemble,
+    grouped,
     is_image,
+    marks_of,
     merged,
     part_of,
     parts_of,
@@ -32,11 +36,9 @@ from langgraph_checkpoint_dual.core.items import (
 from langgraph_checkpoint_dual.core.text import escape
 from langgraph_checkpoint_dual.core.tx import Row, Tx
 from langgraph_checkpoint_dual.errors import DecodeError
-from langgraph_checkpoint_dual.images import Copies, image, is_message, load, load_all
+from langgraph_checkpoint_dual.images import AT_ONCE, Copies, image, is_message, load, load_block
 
 ShelfKey: TypeAlias = tuple[str, str, str]
-_AT_ONCE = 256
-"""How many items are opened before their rows are let go, so that memory is used again rather than taken anew."""
 
 
 class ItemLost(DecodeError):
@@ -85,11 +87,12 @@ class _Shelf:
         self._marks: dict[int, Mark] = {}
         self._raws: dict[bytes, bytes] = {}
         self._copies: dict[int, Copies] = {}
+        self._read: Stored | None = None  # what was read at once, whose rows are gone
 
     def know(self, stored: Stored) -> None:
         """Take over what is known of a value that is stored here."""
-        if isinstance(stored.slot, Manifest) and stored.marks is not None:
-            self._marks.update(zip(stored.slot.seqs, stored.marks, strict=True))
+        if isinstance(stored.slot, Manifest) and stored.groups is not None:
+            self._marks.update(zip(stored.slot.seqs, marks_of(stored.groups), strict=True))
             self._raws.update(stored.raws)
 
     def missing(self, manifest: Manifest) -> Iterable[Range]:
@@ -104,7 +107,11 @@ class _Shelf:
         Args:
             again: whether many of its items are read more than once.
         """
+        if self._read is not None and self._read.slot == slot:
+            return value_of(self._read, partial(values.decode, serde)), self._read
         seqs = slot.seqs
+        if not self._marks and not again and len(set(seqs)) == len(seqs):
+            return self._read_at_once(slot, seqs, serde)
         opened = self._open_all([seq for seq in seqs if seq not in self._marks], serde)
         marks = list(map(self._marks.__getitem__, seqs))
         raws = {mark: self._raws[mark] for mark in marks if is_image(mark) and mark in self._raws} if self._raws else {}
@@ -120,7 +127,22 @@ class _Shelf:
                 opened.pop(seq) if seq in opened else self._copy(seq, mark, decode)
                 for seq, mark in zip(seqs, marks, strict=True)
             ]
-        return assemble(slot.kind, parts), Stored(slot, tuple(marks), raws)
+        groups = (Loose(tuple(marks)),) if again else grouped((), marks, raws)
+        return assemble(slot.kind, parts), Stored(slot, groups, raws)
+
+    def _read_at_once(self, slot: Manifest, seqs: Sequence[int], serde: SerializerProtocol) -> tuple[Any, Stored]:
+        """As `read`, of items of which none is known, and none is there twice."""
+        parts: list[Any] = []
+        groups: list[Group] = []
+        for start in range(0, len(seqs), AT_ONCE):
+            some = seqs[start : start + AT_ONCE]
+            found, more = self._open_some(self._take(some), serde)
+            parts += found
+            groups += more
+            for seq in some:  # so that memory is used again rather than taken anew
+                del self.fetched[seq]
+        self._read = Stored(slot, tuple(groups), dict(self._raws))
+        return assemble(slot.kind, parts), self._read
 
     def _copy(self, seq: int, mark: Mark, decode: Decode) -> Any:
         if not is_image(mark) or mark in self._raws:
@@ -147,18 +169,33 @@ class _Shelf:
         """The parts that fetched items hold, by number; their marks are known then, and the rows are let go."""
         opened: dict[int, Any] = {}
         numbers = list(dict.fromkeys(seqs))
-        for start in range(0, len(numbers), _AT_ONCE):
-            some = numbers[start : start + _AT_ONCE]
-            for seq, (part, mark) in zip(some, self._open_some(list(map(self._checked, some)), serde), strict=True):
-                opened[seq], self._marks[seq] = part, mark
+        for start in range(0, len(numbers), AT_ONCE):
+            some = numbers[start : start + AT_ONCE]
+            parts, groups = self._open_some(self._take(some), serde)
+            opened.update(zip(some, parts, strict=True))
+            self._marks.update(zip(some, marks_of(groups), strict=True))
+            for seq in some:
                 del self.fetched[seq]
         return opened
 
-    def _open_some(self, typed: list[bytes], serde: SerializerProtocol) -> list[tuple[Any, Mark]]:
-        messages = load_all(typed) if is_message(typed[0]) else None
-        if messages is None:
-            return [self._open(one, serde, values.is_trusted(serde)) for one in typed]
-        return [(message, mark or (one,)) for (message, mark), one in zip(messages, typed, strict=True)]
+    def _open_some(self, typed: list[bytes], serde: SerializerProtocol) -> tuple[list[Any], tuple[Group, ...]]:
+        """The parts that a few items hold, and their marks."""
+        loaded = load_block(typed) if is_message(typed[0]) else None
+        if loaded is not None:
+            messages, block = loaded
+            return messages, (block,)
+        trusted = values.is_trusted(serde)
+        opened = [self._open(one, serde, trusted) for one in typed]
+        return [part for part, _ in opened], grouped((), [mark for _, mark in opened], self._raws)
+
+    def _take(self, seqs: Sequence[int]) -> list[bytes]:
+        """The typed bytes of fetched items."""
+        rows = [row for seq in seqs if (row := self.fetched.get(seq)) is not None]
+        if len(rows) == len(seqs):
+            _, numbers, times, checksums, typed = zip(*rows, strict=True)
+            if values.item_checksums(typed, self._start, numbers, times) == list(checksums):
+                return list(map(bytes, typed))
+        return list(map(self._checked, seqs))  # one by one, to say which
 
     def _checked(self, seq: int) -> bytes:
         """The typed bytes of a fetched item."""
@@ -275,7 +312,7 @@ class Look:
             return value, Stored(slot, scalar=value)
         key = _key(loaded, channel)
         known = self._stored(key)
-        if known is not None and known.slot == slot and known.marks is not None:
+        if known is not None and known.slot == slot and known.groups is not None:
             return value_of(known, partial(values.decode, serde)), known
         return self._shelves[key].read(slot, serde, again=self._many)
 
@@ -299,7 +336,7 @@ class Look:
     def _stored(self, key: ShelfKey) -> Stored | None:
         known = self._known.get(key[:2])
         stored = known.channels.get(key[2]) if known else None
-        return stored if stored is not None and stored.marks is not None else None
+        return stored if stored is not None and stored.groups is not None else None
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Values as bytes: what a serializer made, framed with its type, and sealed with a checksum when stored.
 
 - *typed* bytes are one byte for the serializer's type name (or 255 and the name itself) and the serializer's data;
-  or the image of a plain message, or of a list of them, which begins with another byte; or 254 and such a list, for a
+  or the image of a plain message, or of a list of them, which begin with other bytes; or 254 and such a list, for a
   delta channel's snapshot of it.
 - *sealed* bytes are a CRC-32 and the typed bytes. Items have their checksum in a column of its own: their bytes are
   kept as marks, and so need no copying. Checksums start from the row's place, so a row that was damaged, or moved to
@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from langgraph.checkpoint.serde.base import SerializerProtocol
@@ -168,3 +168,9 @@ def unseal(sealed: bytes, start: int) -> bytes:
 def item_checksum(typed: bytes, start: int, seq: int, added_at: int) -> int:
     """The checksum of an item, from the place of its channel, its number and its time."""
     return zlib.crc32(typed, start ^ ((seq ^ added_at ^ added_at >> 32) & 0xFFFFFFFF))
+
+
+def item_checksums(typed: Sequence[bytes], start: int, seqs: Iterable[int], times: Iterable[int]) -> list[int]:
+    """As `item_checksum` for each of many items of one channel."""
+    starts = [start ^ ((seq ^ at ^ at >> 32) & 0xFFFFFFFF) for seq, at in zip(seqs, times, strict=True)]
+    return list(map(zlib.crc32, typed, starts))

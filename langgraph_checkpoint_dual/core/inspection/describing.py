@@ -24,7 +24,7 @@ from langgraph_checkpoint_dual import wire
 from langgraph_checkpoint_dual.core import values
 from langgraph_checkpoint_dual.errors import DecodeError
 from langgraph_checkpoint_dual.images import is_list, is_message
-from langgraph_checkpoint_dual.messages import SHAPES
+from langgraph_checkpoint_dual.messages import BY_NUMBER, SHAPES
 
 _MAX_NESTING = 100
 _LONG_INT = 4096  # bits; Python refuses to write much longer ones in decimal
@@ -79,7 +79,7 @@ def describe(typed: bytes) -> Any:
     """
     try:
         if is_message(typed):
-            return _message(typed[1], ormsgpack.unpackb(typed[2:]))
+            return _message(typed[0], ormsgpack.unpackb(typed[1:]))
         if is_list(typed):
             return _messages(typed)
         if values.is_snapshot(typed):
@@ -141,7 +141,7 @@ def _with_messages(value: Any) -> Any:
 
 
 def _message(number: int, fields: Any) -> Object:
-    shape = SHAPES[number]
+    shape = BY_NUMBER[number]
     return Object(f"{shape.module}.{shape.name}", fields=_fields(fields, 1))
 
 
