@@ -244,7 +244,7 @@ class Combiner(Generic[W]):
         """
         with self._mutex:
             if own.leads:
-                line = deque(job for job in own.batch if not job.done)
+                line = deque([job for job in own.batch if not job.done])
                 line.extend(self._line)
                 ready = [job for job in line if not job.patient] if self._leader in (own, None) else []
                 heir = ready[0] if ready else None
@@ -255,7 +255,9 @@ class Combiner(Generic[W]):
         return own.heir
 
     def _wake_batch(self, own: Job[W]) -> None:
-        _wake(job for job in own.batch if job.done and job is not own)
+        others = [job for job in own.batch if job.done and job is not own]
+        if others:
+            _wake(others)
         own.batch = ()  # it holds the job itself
 
     def _start(self, leader: Job[W] | None) -> None:

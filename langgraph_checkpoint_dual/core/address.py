@@ -81,8 +81,8 @@ def many(name: str, ids: Iterable[T]) -> Iterable[T]:
 
 
 def _configurable(config: RunnableConfig | None) -> Mapping[str, Any]:
-    found = config.get("configurable") if isinstance(config, Mapping) else None
-    if not isinstance(found, Mapping):
+    found = config.get("configurable") if type(config) is dict or isinstance(config, Mapping) else None
+    if type(found) is not dict and not isinstance(found, Mapping):
         raise ConfigError(
             "the config has no 'configurable'; pass config={'configurable': {'thread_id': ...}}: "
             f"got {type(config).__name__}"

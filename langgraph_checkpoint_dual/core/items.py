@@ -238,11 +238,18 @@ class Planner:
                 return Planned(base, [], False)
             if len(typed) <= INLINE_BYTES:
                 return Planned(Stored(Inline(typed), scalar=value), [], False)
-        numbering = _Numbering(WHOLE, base, fresh=self._fresh)
-        self._place(value, image(value), numbering)
-        if numbering.size and numbering.size <= INLINE_BYTES:
-            return Planned(Stored(Inline(numbering.new[0])), [], False)
-        return numbering.result()
+        before = _items_of(base, WHOLE)
+        mark = self._mark(value)
+        if base is not None and before is not None and marks_of(base.groups or ()) == (mark,):
+            return Planned(base, [], True)
+        mark, typed, id_hash, revivable = self._made(value, mark)
+        if len(typed) <= INLINE_BYTES:
+            return Planned(Stored(Inline(typed)), [], False)
+        start = _first_number([typed], before, fresh=self._fresh)
+        check = crc32(typed, before.check if before else 0)
+        raws = {mark: typed} if is_image(mark) and not revivable else _NO_RAWS
+        stored = Stored(Manifest(WHOLE, start + 1, check, ((start, 1),)), (Loose((mark,)),), raws)
+        return Planned(stored, [(start, id_hash, typed)], False)
 
     def _plan_parts(self, kind: int, value: Any, parts: Sequence[Any], base: Stored | None) -> Planned:
         numbering = _Numbering(kind, base, fresh=self._fresh)
@@ -262,20 +269,26 @@ class Planner:
 
     def _place(self, part: Any, found: bytes | None, numbering: _Numbering) -> None:
         """Give a part, with its image, its item: that of the base with an equal mark, or a new one."""
-        mark: Mark = found if found is not None else (self._encode(part),)
-        if numbering.use(mark):
-            return
+        mark = self._mark(part) if found is None else found
+        if not numbering.use(mark):
+            numbering.add(*self._made(part, mark))
+
+    def _mark(self, part: Any) -> Mark:
+        found = image(part)
+        return (self._encode(part),) if found is None else found
+
+    def _made(self, part: Any, mark: Mark) -> tuple[Mark, bytes, int | None, bool]:
+        """A new item: its mark, its typed bytes, the hash of its id, and whether its image is enough to revive it."""
+        id_hash = id_hash_of(part)
         if not is_image(mark):
-            numbering.add(mark, mark[0], id_hash_of(part), revivable=True)
-            return
+            return mark, mark[0], id_hash, True
         revivable = self._trusted and faithful(part)
         typed = (stored_form(mark) if self._direct and revivable else None) or self._encode(part)
-        id_hash = id_hash_of(part)
-        if image(part) == mark:
-            numbering.add(mark, typed, id_hash, revivable=revivable)
-        else:  # another thread has changed the part meanwhile: its image proves nothing of what is stored
-            typed = self._encode(part)
-            numbering.add((typed,), typed, id_hash_of(part), revivable=True)
+        if type(part) in _IMMUTABLE or image(part) == mark:
+            return mark, typed, id_hash, revivable
+        # Another thread has changed the part meanwhile: its image proves nothing of what is stored.
+        typed = self._encode(part)
+        return (typed,), typed, id_hash_of(part), True
 
     def edit(self, before: Manifest, ranges: Iterable[Range], parts: Sequence[Any]) -> Planned:
         """Plan an edit of a stored list, whatever its elements are.
@@ -312,10 +325,10 @@ class _Numbering:
         self._marks: list[Mark] = []
         self._raws: dict[bytes, bytes] = {}
         self._fresh = fresh
-        self._before: Manifest | None = None
+        self._before = _items_of(base, kind)
         self._old_raws: Mapping[bytes, bytes] = {}
-        if base is not None and base.groups is not None and isinstance(base.slot, Manifest) and base.slot.kind == kind:
-            self._before, self._old_raws, self._groups = base.slot, base.raws, base.groups
+        if base is not None and self._before is not None:
+            self._old_raws, self._groups = base.raws, base.groups or ()
         self._count = sum(map(len, self._groups))
         self._added: dict[Mark, int] = {}
         self._finds = 0
@@ -395,7 +408,7 @@ class _Numbering:
             self._raws[mark] = self._old_raws[mark]
         return True
 
-    def add(self, mark: Mark, typed: bytes, id_hash: int | None, *, revivable: bool) -> None:
+    def add(self, mark: Mark, typed: bytes, id_hash: int | None, revivable: bool) -> None:
         """Make a new item."""
         self.new.append(typed)
         self._id_hashes.append(id_hash)
@@ -413,7 +426,7 @@ class _Numbering:
         check = self._before.check if self._before else 0
         for typed in self.new:
             check = crc32(typed, check)
-        start = self._start()
+        start = _first_number(self.new, self._before, fresh=self._fresh)
         ranges = self._all_ranges(seq if seq >= 0 else start - 1 - seq for seq in self._seqs)
         manifest = Manifest(self.kind, start + len(self.new), check, ranges)
         groups = grouped(self._groups if self._kept else (), self._marks, self._raws)
@@ -425,19 +438,27 @@ class _Numbering:
         kept = self._before.ranges if self._before and self._kept else ()
         return joined((*kept, *_ranges(seqs)))
 
-    def _start(self) -> int:
-        """The number of the first new item.
 
-        Without a base it comes from the items' bytes: a put that is repeated finds its own numbers taken by itself.
-        """
-        if self._fresh:
-            return random.getrandbits(_RANDOM_BITS)
-        if self._before is not None:
-            return self._before.next
-        digest = blake2b(digest_size=8)
-        for typed in self.new:
-            digest.update(typed)
-        return int.from_bytes(digest.digest(), "big") >> (64 - _RANDOM_BITS)
+def _items_of(base: Stored | None, kind: int) -> Manifest | None:
+    """How a value is stored, if its items may be used again for one of this kind."""
+    if base is None or base.groups is None or not isinstance(base.slot, Manifest):
+        return None
+    return base.slot if base.slot.kind == kind else None
+
+
+def _first_number(new: Iterable[bytes], before: Manifest | None, *, fresh: bool) -> int:
+    """The number of the first new item.
+
+    Without a base it comes from the items' bytes: a put that is repeated finds its own numbers taken by itself.
+    """
+    if fresh:
+        return random.getrandbits(_RANDOM_BITS)
+    if before is not None:
+        return before.next
+    digest = blake2b(digest_size=8)
+    for typed in new:
+        digest.update(typed)
+    return int.from_bytes(digest.digest(), "big") >> (64 - _RANDOM_BITS)
 
 
 def _numbered(start: int, id_hashes: Iterable[int | None], new: Sequence[bytes]) -> list[NewItem]:

@@ -41,7 +41,8 @@ def micros_of(ts: Any) -> int:
         found = datetime.fromisoformat(ts.replace("Z", "+00:00"))
     except ValueError:
         return 0
-    return (found.replace(tzinfo=found.tzinfo or timezone.utc) - _EPOCH) // timedelta(microseconds=1)
+    since = (found if found.tzinfo else found.replace(tzinfo=timezone.utc)) - _EPOCH
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds  # a division takes far longer
 
 
 def micros_of_id(checkpoint_id: str) -> int:

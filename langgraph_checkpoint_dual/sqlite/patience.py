@@ -7,8 +7,7 @@ Where callers save one after the other it is never seen, and nothing waits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 from langgraph_checkpoint_dual.core.rows import Put, PutWrites
 
@@ -17,13 +16,33 @@ _SECONDS = 0.001
 _SURE, _SUREST = 2, 4
 
 
+class _Nobody:
+    """A checkpoint: it waits for nobody."""
+
+    def __enter__(self) -> float:
+        return 0.0
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+_NOBODY = _Nobody()
+
+
 class _Writes:
     """Writes that are under way."""
 
-    __slots__ = ("followed",)
+    __slots__ = ("_patience", "_thread_id", "followed")
 
-    def __init__(self) -> None:
+    def __init__(self, patience: Patience, thread_id: str) -> None:
+        self._patience, self._thread_id = patience, thread_id
         self.followed = False
+
+    def __enter__(self) -> float:
+        return _SECONDS if self._patience.score >= _SURE else 0.0
+
+    def __exit__(self, *_: object) -> None:
+        self._patience.end(self._thread_id, self)
 
 
 class Patience:
@@ -31,20 +50,20 @@ class Patience:
 
     def __init__(self) -> None:
         self._under_way: dict[str, _Writes] = {}
-        self._score = 0
+        self.score = 0
 
-    @contextmanager
-    def noting(self, addition: Put | PutWrites) -> Iterator[float]:
+    def noting(self, addition: Put | PutWrites) -> AbstractContextManager[float]:
         """Note what becomes of an addition; yields how many seconds it should wait for company."""
         if isinstance(addition, Put):
             if (writes := self._under_way.get(addition.thread_id)) is not None:
                 writes.followed = True
-            yield 0.0
-            return
-        writes = self._under_way[addition.thread_id] = _Writes()
-        try:
-            yield _SECONDS if self._score >= _SURE else 0.0
-        finally:
-            if self._under_way.get(addition.thread_id) is writes:
-                self._under_way.pop(addition.thread_id, None)
-            self._score = min(self._score + 1, _SUREST) if writes.followed else max(self._score - 1, 0)
+            return _NOBODY
+        thread_id = addition.thread_id
+        writes = self._under_way[thread_id] = _Writes(self, thread_id)
+        return writes
+
+    def end(self, thread_id: str, writes: _Writes) -> None:
+        """Note that writes are under way no more."""
+        if self._under_way.get(thread_id) is writes:
+            self._under_way.pop(thread_id, None)
+        self.score = min(self.score + 1, _SUREST) if writes.followed else max(self.score - 1, 0)

@@ -11,7 +11,7 @@ from itertools import chain, compress
 from typing import Any, TypeAlias, TypeVar
 
 from langgraph_checkpoint_dual.core.queries import INDEXES, OPTIONAL_INDEXES, OPTIONAL_TABLES, TABLES, Queries, fill
-from langgraph_checkpoint_dual.core.rows import Guard, Named, Outcome, Put, PutWrites, size_of, too_large
+from langgraph_checkpoint_dual.core.rows import Guard, Named, Outcome, Put, PutWrites, WriteRow, size_of, too_large
 from langgraph_checkpoint_dual.core.tx import Row, TableGone, Tx
 
 T = TypeVar("T")
@@ -98,10 +98,18 @@ class SqliteTx:
 
     def _store(self, additions: Sequence[Put | PutWrites], insert: _Insert) -> Outcome:
         """Store additions that are let in. After another outcome than `STORED` some of it may be stored."""
-        puts = [one for one in additions if isinstance(one, Put)]
-        for query, replace in (("insert_write", False), ("replace_write", True)):
-            writes = [one.rows for one in additions if isinstance(one, PutWrites) and one.replace is replace]
-            insert(query, list(chain.from_iterable(writes)))
+        puts: list[Put] = []
+        writes: dict[bool, list[WriteRow]] = {}
+        for one in additions:
+            if isinstance(one, Put):
+                puts.append(one)
+            else:
+                writes.setdefault(one.replace, []).extend(one.rows)
+        for replace, rows in sorted(writes.items()):
+            insert("replace_write" if replace else "insert_write", rows)
+        return self._store_puts(puts, insert) if puts else Outcome.STORED
+
+    def _store_puts(self, puts: Sequence[Put], insert: _Insert) -> Outcome:
         try:
             insert("insert_item", [item for put in puts for item in put.items])
         except sqlite3.IntegrityError as exc:
@@ -113,8 +121,7 @@ class SqliteTx:
         except sqlite3.IntegrityError as exc:
             _check_taken(exc)
             return Outcome.ID_TAKEN
-        threads = [put.thread for put in puts if put.thread is not None]
-        insert("touch_thread", [(thread_id, at, at, *rest) for thread_id, at, *rest in threads])
+        insert("touch_thread", [put.thread[:2] + put.thread[1:] for put in puts if put.thread is not None])
         return Outcome.STORED
 
     def _is_let_in(self, thread_id: str, guard: Guard) -> bool:
