@@ -81,7 +81,7 @@ def id_of(checkpoint: Checkpoint) -> str:
     Raises:
         ConfigError: if it is no checkpoint.
     """
-    if not isinstance(checkpoint, Mapping):
+    if type(checkpoint) is not dict and not isinstance(checkpoint, Mapping):
         raise ConfigError(f"a checkpoint must be a mapping, not {checkpoint!r}")
     checkpoint_id = text_key("checkpoint['id']", checkpoint.get("id"))
     if not checkpoint_id:
@@ -90,9 +90,13 @@ def id_of(checkpoint: Checkpoint) -> str:
         raise ConfigError(f"checkpoint['v'] must be an int, not {checkpoint['v']!r}")
     for name in ("channel_values", "channel_versions", "versions_seen"):
         found: Any = checkpoint.get(name) or {}
-        if not (isinstance(found, Mapping) and all(isinstance(key, str) for key in found)):
+        if not (type(found) is dict and _TEXTS.issuperset(map(type, found))) and not _is_by_name(found):
             raise ConfigError(f"checkpoint[{name!r}] must be a mapping with str keys")
     return checkpoint_id
+
+
+def _is_by_name(found: Any) -> bool:
+    return isinstance(found, Mapping) and all(isinstance(key, str) for key in found)
 
 
 _NO_TEXT = -1
