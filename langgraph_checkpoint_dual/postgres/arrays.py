@@ -6,7 +6,7 @@ statement is one for all values.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from struct import Struct
 from typing import Any, ClassVar
 from weakref import WeakSet
@@ -34,42 +34,50 @@ class Numbers(list[int]):
     """A `bigint[]`."""
 
 
+def texts(values: Sequence[str], encoding: str) -> bytes:
+    """A `text[]` in binary form."""
+    return blobs([value.encode(encoding) for value in values], encoding, element=25)
+
+
+def blobs(values: Sequence[bytes], encoding: str, *, element: int = 17) -> bytes:
+    """A `bytea[]` in binary form: each element with its length in front."""
+    if not values:
+        return _EMPTY.pack(0, 0, element)
+    parts = [part for value in values for part in (_SIZE.pack(len(value)), value)]
+    return _HEAD.pack(1, 0, element, len(values), 1) + b"".join(parts)
+
+
+def numbers(values: Sequence[int], encoding: str) -> bytes:
+    """A `bigint[]` in binary form."""
+    if not values:
+        return _EMPTY.pack(0, 0, 20)
+    return _HEAD.pack(1, 0, 20, len(values), 1) + b"".join([_NUMBER.pack(8, value) for value in values])
+
+
 class _ArrayDumper(Dumper):
     """An array without NULL in binary form."""
 
     format = Format.BINARY
-    element: ClassVar[int]
-
-    def dump(self, obj: Any) -> bytes:
-        if not obj:
-            return _EMPTY.pack(0, 0, self.element)
-        return _HEAD.pack(1, 0, self.element, len(obj), 1) + b"".join(self.parts(obj))
-
-    def parts(self, obj: Any) -> list[bytes]:
-        """Each element with its length in front."""
-        return [part for data in obj for part in (_SIZE.pack(len(data)), data)]
-
-
-class _TextsDumper(_ArrayDumper):
-    oid, element = 1009, 25
+    packs: ClassVar[Callable[[Any, str], bytes]]
 
     def __init__(self, cls: type, context: AdaptContext | None = None) -> None:
         super().__init__(cls, context)
         self._encoding = self.connection.info.encoding if self.connection else "utf-8"
 
-    def parts(self, obj: Any) -> list[bytes]:
-        return super().parts([text.encode(self._encoding) for text in obj])
+    def dump(self, obj: Any) -> bytes:
+        return type(self).packs(obj, self._encoding)
+
+
+class _TextsDumper(_ArrayDumper):
+    oid, packs = 1009, texts
 
 
 class _BlobsDumper(_ArrayDumper):
-    oid, element = 1001, 17
+    oid, packs = 1001, blobs
 
 
 class _NumbersDumper(_ArrayDumper):
-    oid, element = 1016, 20
-
-    def parts(self, obj: Any) -> list[bytes]:
-        return [_NUMBER.pack(8, number) for number in obj]
+    oid, packs = 1016, numbers
 
 
 _registered: WeakSet[AdaptContext] = WeakSet()

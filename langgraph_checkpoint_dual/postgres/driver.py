@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 from weakref import WeakSet
 
 from psycopg import AsyncConnection, AsyncPipeline, ClientCursor, Connection, Error, Pipeline, errors
+from psycopg.abc import PQGen
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
@@ -27,6 +28,7 @@ from langgraph_checkpoint_dual.errors import CheckpointerError, ClosedError, Con
 from langgraph_checkpoint_dual.hopping import INLINE_WEIGHT, HoppingFace
 from langgraph_checkpoint_dual.observing import Callers, callers, on_behalf_of
 from langgraph_checkpoint_dual.postgres.arrays import register
+from langgraph_checkpoint_dual.postgres.direct import is_free, run
 from langgraph_checkpoint_dual.postgres.faults import Fate, interrupts
 from langgraph_checkpoint_dual.postgres.line import Line
 from langgraph_checkpoint_dual.postgres.pools import Beside, leave_to_parent
@@ -94,6 +96,9 @@ class BlockingTx:
 
     async def alone(self, statement: Statement) -> list[Row]:
         """Run a statement as a transaction of its own, or as a savepoint of the caller's."""
+        if is_free(self.conn):
+            with self.conn.lock:
+                return self.conn.wait(self._directly(statement))
         if not _in_transaction(self.conn):
             return await self._store(statement)
         with nested(self.conn):
@@ -107,6 +112,10 @@ class BlockingTx:
     async def send(self, script: bytes) -> None:
         """Send several statements as one message, which the server runs as one transaction."""
         self.conn.execute(script, prepare=False)
+
+    def _directly(self, statement: Statement) -> PQGen[list[Row]]:
+        prepare = self._prepare is not False and self.conn.prepare_threshold is not None
+        return run(self.conn, self._dialect.direct(statement.query), statement.args, prepare=prepare)
 
     async def _store(self, statement: Statement) -> list[Row]:
         with self.conn.cursor(binary=True, row_factory=tuple_row) as cursor:
@@ -144,6 +153,9 @@ class LoopTx:
 
     async def alone(self, statement: Statement) -> list[Row]:
         """Run a statement as a transaction of its own, or as a savepoint of the caller's."""
+        if is_free(self.conn):
+            async with self.conn.lock:
+                return await self.conn.wait(self._directly(statement))
         if not _in_transaction(self.conn):
             return await self._store(statement)
         async with self.conn.transaction():
@@ -157,6 +169,10 @@ class LoopTx:
     async def send(self, script: bytes) -> None:
         """Send several statements as one message, which the server runs as one transaction."""
         await self.conn.execute(script, prepare=False)
+
+    def _directly(self, statement: Statement) -> PQGen[list[Row]]:
+        prepare = self._prepare is not False and self.conn.prepare_threshold is not None
+        return run(self.conn, self._dialect.direct(statement.query), statement.args, prepare=prepare)
 
     async def _store(self, statement: Statement) -> list[Row]:
         async with self.conn.cursor(binary=True, row_factory=tuple_row) as cursor:

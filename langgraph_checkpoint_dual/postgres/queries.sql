@@ -93,23 +93,26 @@ locked AS MATERIALIZED (
 )
 
 -- name: let_in
--- As `allowed`, for a single addition: one row if its guard lets it in. Half of the work, because there are no arrays.
-locked AS MATERIALIZED (
-    SELECT pg_advisory_xact_lock_shared(hashtextextended(:thread_id::text, {lock}))
-), held AS MATERIALIZED (
-    SELECT FROM {checkpoints}
-    WHERE (SELECT count(*) FROM locked) > 0 AND thread_id = :thread_id::text AND checkpoint_ns = :guard_ns::text
-        AND checkpoint_id = :guard_id::text AND (:guard_slots::bytea = '' OR slots = :guard_slots::bytea)
-    FOR KEY SHARE
-), let_in AS MATERIALIZED (
-    SELECT WHERE (SELECT count(*) FROM locked) > 0 AND (
-        :guard_id::text = '' OR EXISTS (SELECT FROM held) OR :guard_slots::bytea = '' AND NOT EXISTS (
-            SELECT FROM {checkpoints} WHERE thread_id = :thread_id::text AND checkpoint_ns = :guard_ns::text
-                AND checkpoint_id = :guard_id::text
+-- As `allowed`, for a single addition: one row if its guard lets it in. CASE, whose subqueries run when they are come to,
+-- takes the lock first.
+let_in AS MATERIALIZED (
+    SELECT WHERE CASE
+        WHEN (SELECT pg_advisory_xact_lock_shared(hashtextextended(:thread_id::text, {lock}))) IS NULL THEN false
+        WHEN :guard_id::text = '' THEN true
+        WHEN EXISTS (
+            SELECT FROM {checkpoints}
+            WHERE thread_id = :thread_id::text AND checkpoint_ns = :guard_ns::text AND checkpoint_id = :guard_id::text
+                AND (:guard_slots::bytea = '' OR slots = :guard_slots::bytea)
+            FOR KEY SHARE
+        ) THEN true
+        WHEN :guard_slots::bytea <> '' THEN false
+        ELSE NOT EXISTS (
+            SELECT FROM {checkpoints}
+            WHERE thread_id = :thread_id::text AND checkpoint_ns = :guard_ns::text AND checkpoint_id = :guard_id::text
         ) AND NOT EXISTS (
             SELECT FROM {tombstones} WHERE thread_id = :thread_id::text AND checkpoint_id >= :guard_id::text
         )
-    )
+    END
 )
 
 -- name: put
@@ -156,30 +159,22 @@ added AS MATERIALIZED (
 
 -- name: put_one
 -- As `put`, for a single checkpoint without items.
-WITH {+let_in}, {+its_row}
-SELECT 0 FROM let_in
+WITH {+let_in}, {+its_thread}
+{+its_row}
 
 -- name: put_one_with_items
 WITH {+let_in}, new_items AS (
     INSERT INTO {items} (thread_id, checkpoint_ns, channel, seq, added_at, checksum, tag, data)
-    SELECT :thread_id::text, :checkpoint_ns::text, i.channel, i.seq, i.added_at, i.checksum, NULLIF(i.tag, 0), i.data
-    FROM let_in, unnest(
-        :item_channel::text[], :item_seq::bigint[], :item_added_at::bigint[], :item_checksum::bigint[],
-        :item_tag::bigint[], :item_data::bytea[]
-    ) AS i (channel, seq, added_at, checksum, tag, data)
-), {+its_row}
-SELECT 0 FROM let_in
-
--- name: its_row
-new_checkpoint AS (
-    INSERT INTO {checkpoints} (
-        thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, run_id, checkpoint, slots, metadata, metadata_exact
-    )
-    SELECT :thread_id::text, :checkpoint_ns::text, :checkpoint_id::text, NULLIF(:parent_checkpoint_id::text, ''),
-        NULLIF(:run_id::text, ''), :checkpoint::bytea, :slots::bytea, CAST(:metadata::text AS jsonb),
-        NULLIF(:metadata_exact::bytea, '')
+    SELECT :thread_id::text, :checkpoint_ns::text, unnest(CAST(:item_channel AS text[])),
+        unnest(CAST(:item_seq AS bigint[])), unnest(CAST(:item_added_at AS bigint[])),
+        unnest(CAST(:item_checksum AS bigint[])), NULLIF(unnest(CAST(:item_tag AS bigint[])), 0),
+        unnest(CAST(:item_data AS bytea[]))
     FROM let_in
-), touched AS (
+), {+its_thread}
+{+its_row}
+
+-- name: its_thread
+touched AS (
     INSERT INTO {threads} AS t (thread_id, created_at, updated_at, user_id, title, run_metadata)
     SELECT :thread_id::text, :at::bigint, :at::bigint, NULLIF(:user_id::text, ''), NULLIF(:title::text, ''),
         CAST(:run_metadata::text AS jsonb)
@@ -188,6 +183,16 @@ new_checkpoint AS (
         updated_at = greatest(t.updated_at, excluded.updated_at), user_id = coalesce(excluded.user_id, t.user_id),
         title = coalesce(excluded.title, t.title), run_metadata = excluded.run_metadata
 )
+
+-- name: its_row
+INSERT INTO {checkpoints} (
+    thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, run_id, checkpoint, slots, metadata, metadata_exact
+)
+SELECT :thread_id::text, :checkpoint_ns::text, :checkpoint_id::text, NULLIF(:parent_checkpoint_id::text, ''),
+    NULLIF(:run_id::text, ''), :checkpoint::bytea, :slots::bytea, CAST(:metadata::text AS jsonb),
+    NULLIF(:metadata_exact::bytea, '')
+FROM let_in
+RETURNING 0
 
 -- name: put_writes_of_one
 -- As `put_writes`, for a single task.
@@ -207,8 +212,9 @@ SELECT 0 FROM let_in
 
 -- name: its_writes
 INSERT INTO {writes} (thread_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, data)
-    SELECT :thread_id::text, :guard_ns::text, :guard_id::text, :task_id::text, w.idx, :task_path::text, w.channel, w.data
-    FROM let_in, unnest(:idx::bigint[], :channel::text[], :data::bytea[]) AS w (idx, channel, data)
+    SELECT :thread_id::text, :guard_ns::text, :guard_id::text, :task_id::text, unnest(CAST(:idx AS bigint[])),
+        :task_path::text, unnest(CAST(:channel AS text[])), unnest(CAST(:data AS bytea[]))
+    FROM let_in
 
 -- name: put_writes
 -- Pending writes, all or none of each task's. Rows that are there stay, or are replaced.

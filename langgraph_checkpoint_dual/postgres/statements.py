@@ -18,6 +18,7 @@ from langgraph_checkpoint_dual.core.queries import INDEXES, OPTIONAL_INDEXES, OP
 from langgraph_checkpoint_dual.core.rows import CheckpointRow, Guard, Named, Outcome, Put, PutWrites
 from langgraph_checkpoint_dual.core.tx import Row
 from langgraph_checkpoint_dual.postgres.arrays import Texts, columns, scalar
+from langgraph_checkpoint_dual.postgres.direct import Direct, direct
 
 PACKAGE = "langgraph_checkpoint_dual.postgres"
 Addition: TypeAlias = Put | PutWrites
@@ -62,12 +63,20 @@ class Dialect:
         }
         self._queries = Queries(PACKAGE, {name: f"{{{name}}}" for name in self._names})
         self._made: dict[str, bytes] = {}
+        self._direct: dict[str, Direct] = {}
 
     def __getitem__(self, query: str) -> bytes:
         """The SQL of a query in psycopg's notation, as `bytes`: psycopg's types want `str` to be literal."""
         made = self._made.get(query)
         if made is None:
             made = self._made[query] = self._make(query).encode()
+        return made
+
+    def direct(self, query: str) -> Direct:
+        """A query that is to be run without a cursor."""
+        made = self._direct.get(query)
+        if made is None:
+            made = self._direct[query] = direct(self._queries[query], self._names)
         return made
 
     def _make(self, query: str) -> str:

@@ -150,6 +150,7 @@ class TestPostgres:
             ThreadPoolExecutor() as threads,
         ):
             place = step(saver, "there", 0, None)
+            saver.put_writes(place, [("log", 1)], "prepares")  # which would wait for the lock once more
             writes = [partial(saver.put_writes, place, [("log", 1)], f"task-{number}") for number in range(5)]
             lanes = saver._engine._combiners
 

@@ -1,0 +1,151 @@
+"""Additions given to libpq without a cursor, which would take the client longer than the statement takes the server.
+
+The contract:
+
+1. Every argument of a statement that is run here has its type in the SQL, as `:name::type` or, if that is an array that
+   the planner may look at, `CAST(:name AS type[])`. It goes in binary form; nothing is found out about it at run time.
+2. A statement that is seen for the second time on a connection is prepared there, under a name that its text gives it.
+   Somebody else may deallocate it; then it is prepared again.
+3. Only a connection in autocommit mode, outside of transactions and pipelines, is used so (`is_free`).
+4. Waiting, and what Ctrl-C or a cancellation does meanwhile, is left to psycopg's `wait`, which runs the generator.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from hashlib import blake2b
+from struct import Struct
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+from psycopg import AsyncConnection, Connection, errors
+from psycopg.abc import PQGen
+from psycopg.generators import execute
+from psycopg.pq import ExecStatus, PipelineStatus, TransactionStatus
+from psycopg.pq.abc import PGresult
+
+from langgraph_checkpoint_dual.core.queries import fill
+from langgraph_checkpoint_dual.core.tx import Row
+from langgraph_checkpoint_dual.postgres.arrays import blobs, numbers, texts
+
+_NUMBER = Struct("!q")
+_ARGUMENT = re.compile(
+    r"(?<!:):(?P<name>[a-z]\w*)::(?P<kind>\w+(?:\[\])?)|CAST\(:(?P<plain>\w+) AS (?P<array>\w+\[\])\)"
+)
+_FAILED = (ExecStatus.FATAL_ERROR, ExecStatus.BAD_RESPONSE)
+
+_seen: WeakKeyDictionary[Connection[Any] | AsyncConnection[Any], dict[bytes, bool]] = WeakKeyDictionary()
+"""The statements that connections have run, and whether they are prepared there."""
+
+
+class Direct(NamedTuple):
+    """A statement as libpq takes it.
+
+    Attributes:
+        name: what it is called where it is prepared.
+        text: the SQL, with numbers in place of names.
+        oids: the types of its arguments.
+        packs: for each argument its name, and what makes bytes of it, given the connection's encoding.
+    """
+
+    name: bytes
+    text: bytes
+    oids: list[int]
+    packs: list[tuple[str, Callable[[Any, str], bytes]]]
+
+    def packed(self, args: Mapping[str, Any], encoding: str) -> list[bytes]:
+        """The arguments in binary form."""
+        return [pack(args[name], encoding) for name, pack in self.packs]
+
+
+def direct(text: str, names: dict[str, str]) -> Direct:
+    """A statement whose arguments are written as the contract says, with the names in braces filled in."""
+    kinds: dict[str, str] = {}
+
+    def numbered(match: re.Match[str]) -> str:
+        name, kind = match["name"] or match["plain"], match["kind"] or match["array"]
+        kinds.setdefault(name, kind)
+        argument = f"${list(kinds).index(name) + 1}::{kind}"
+        return f"(SELECT {argument})" if match["kind"] and kind.endswith("[]") else argument
+
+    made = fill(_ARGUMENT.sub(numbered, text), names).encode()
+    types = [_TYPES[kind] for kind in kinds.values()]
+    packs = [(name, pack) for name, (_, pack) in zip(kinds, types, strict=True)]
+    name = f"dual_{blake2b(made, digest_size=8).hexdigest()}".encode()
+    return Direct(name, made, [oid for oid, _ in types], packs)
+
+
+def is_free(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
+    """Whether a statement would be a transaction of its own here, and would be answered at once."""
+    pgconn = conn.pgconn
+    return (
+        conn.autocommit
+        and pgconn.transaction_status == TransactionStatus.IDLE
+        and pgconn.pipeline_status == PipelineStatus.OFF
+    )
+
+
+def run(
+    conn: Connection[Any] | AsyncConnection[Any], statement: Direct, args: Mapping[str, Any], *, prepare: bool
+) -> PQGen[list[Row]]:
+    """Run a statement that returns whole numbers; the rows. With `prepare` it is prepared when it is seen again.
+
+    Raises:
+        psycopg.Error: what the server says.
+    """
+    values = statement.packed(args, conn.info.encoding)
+    seen = _seen.get(conn)
+    if seen is None:
+        seen = _seen[conn] = {}
+    if not prepare or statement.name not in seen:
+        conn.pgconn.send_query_params(statement.text, values, statement.oids, [1] * len(values), 1)
+        rows = _rows((yield from execute(conn.pgconn)), conn)
+        if prepare:
+            seen[statement.name] = False
+        return rows
+    while True:
+        if not seen[statement.name]:
+            yield from _prepare(conn, statement)
+            seen[statement.name] = True
+        conn.pgconn.send_query_prepared(statement.name, values, [1] * len(values), 1)
+        try:
+            return _rows((yield from execute(conn.pgconn)), conn)
+        except errors.InvalidSqlStatementName:
+            seen[statement.name] = False
+
+
+def _prepare(conn: Connection[Any] | AsyncConnection[Any], statement: Direct) -> PQGen[None]:
+    conn.pgconn.send_prepare(statement.name, statement.text, statement.oids)
+    with suppress(errors.DuplicatePreparedStatement):  # an interruption came before that was noted
+        _rows((yield from execute(conn.pgconn)), conn)
+
+
+def _rows(results: Sequence[PGresult], conn: Connection[Any] | AsyncConnection[Any]) -> list[Row]:
+    result = results[-1]
+    if result.status in _FAILED:
+        raise errors.error_from_result(result, conn.info.encoding)
+    return [(int.from_bytes(result.get_value(at, 0) or b"", "big"),) for at in range(result.ntuples)]
+
+
+def _text(value: str, encoding: str) -> bytes:
+    return value.encode(encoding)
+
+
+def _bytes(value: bytes, encoding: str) -> bytes:
+    return value
+
+
+def _number(value: int, encoding: str) -> bytes:
+    return _NUMBER.pack(value)
+
+
+_TYPES: dict[str, tuple[int, Callable[[Any, str], bytes]]] = {
+    "text": (25, _text),
+    "bytea": (17, _bytes),
+    "bigint": (20, _number),
+    "text[]": (1009, texts),
+    "bytea[]": (1001, blobs),
+    "bigint[]": (1016, numbers),
+}
