@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from typing import Any
 
@@ -248,6 +249,28 @@ class TestDeltaHistory:
         assert await subject.aget_delta_channel_history(config=head, channels=[]) == {}
         absent = await subject.aget_delta_channel_history(config=config("nobody"), channels=["log"])
         assert absent == {"log": {"writes": []}}
+
+    @pytest.mark.parametrize("shape", ["a line", "branches beside it", "ids in no order", "ids that fall"])
+    async def test_is_found_whatever_stands_between(self, saver: Any, shape: str) -> None:
+        """The chain is longer than the first page of it that is read."""
+        length, beside = 40, 2 if shape == "branches beside it" else 0
+        numbers = list(range(length * (1 + beside)))
+        if shape == "ids in no order":
+            random.Random(1).shuffle(numbers)
+        elif shape == "ids that fall":
+            numbers.reverse()
+        ids = iter([f"{number:05}" for number in numbers])
+        at, expected = config(), []
+        for step in range(length):
+            parent, at = at, await saver.aput(at, checkpoint(id=next(ids)), metadata(), {})
+            if step % 3 == 0 and step < length - 1:
+                await saver.aput_writes(at, [("log", step)], "t")
+                expected.append(("t", "log", step))
+            for _ in range(beside):
+                other = await saver.aput(parent, checkpoint(id=next(ids)), metadata(), {})
+                await saver.aput_writes(other, [("log", "no")], "t")
+        found = await saver.aget_delta_channel_history(config=at, channels=["log", "other"])
+        assert found == {"log": {"writes": expected}, "other": {"writes": []}}
 
 
 class TestOldFormat:

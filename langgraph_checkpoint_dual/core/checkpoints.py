@@ -182,6 +182,18 @@ def slots_of(checkpoint_id: str, sealed: bytes, among: Iterable[str] = ()) -> di
     return {unescape(channel): slot for channel, slot in unpack_slots(packed).items()}
 
 
+def may_have(found: Sequence[Row], channels: Iterable[str]) -> list[bool]:
+    """For each of some checkpoints' ids and sealed slots, whether one of these channels may be among its slots.
+
+    Raises:
+        DecodeError: if one of them is damaged.
+    """
+    starts = [values.place("slots", checkpoint_id) for checkpoint_id, _ in found]
+    packed = values.unseal_all([sealed for _, sealed in found], starts)
+    first, *others = _needles(tuple(channels))
+    return [first in one or any(map(one.__contains__, others)) for one in packed]
+
+
 @lru_cache(256)
 def _needles(channels: tuple[str, ...]) -> list[bytes]:
     """What there is in packed slots if they may have one of these channels."""
@@ -223,7 +235,8 @@ def writes_of(serde: SerializerProtocol, rows: Sequence[Row]) -> list[PendingWri
         DecodeError: if one of them is damaged; it says which task and channel.
     """
     with suppress(DecodeError):
-        decoded = values.decode_all(serde, list(map(_typed_write, rows)))
+        sealed = [row[8] for row in rows]
+        decoded = values.decode_all(serde, values.unseal_all(sealed, list(map(_place_of_write, rows))))
         return [(unescape(row[4]), unescape(row[6]), value) for row, value in zip(rows, decoded, strict=True)]
     found: list[PendingWrite] = []
     for row in rows:  # one by one, to say where
@@ -236,8 +249,12 @@ def writes_of(serde: SerializerProtocol, rows: Sequence[Row]) -> list[PendingWri
 
 
 def _typed_write(row: Row) -> bytes:
-    _, _, _, checkpoint_id, task, path, channel, idx, data, *_ = row
-    return values.unseal(data, values.place("write", checkpoint_id, task, path, str(idx), channel))
+    return values.unseal(row[8], _place_of_write(row))
+
+
+def _place_of_write(row: Row) -> int:
+    _, _, _, checkpoint_id, task, path, channel, idx, *_ = row
+    return values.place("write", checkpoint_id, task, path, str(idx), channel)
 
 
 def _shortened(checkpoint: Mapping[str, Any]) -> list[Any]:

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import struct
 import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -163,6 +164,20 @@ def unseal(sealed: bytes, start: int) -> bytes:
     if not typed or zlib.crc32(typed, start) != int.from_bytes(sealed[:_HEADER], "big"):
         raise DecodeError("the stored bytes are damaged: their checksum does not fit")
     return typed
+
+
+def unseal_all(sealed: Sequence[bytes], starts: Sequence[int]) -> list[bytes]:
+    """As `unseal` for each of many.
+
+    Raises:
+        DecodeError: if one of the checksums does not fit.
+    """
+    typed = [one[_HEADER:] for one in sealed]
+    if all(typed):
+        checksums = struct.unpack(f">{len(sealed)}I", b"".join([one[:_HEADER] for one in sealed]))
+        if tuple(map(zlib.crc32, typed, starts)) == checksums:
+            return typed
+    return list(map(unseal, sealed, starts))  # one by one, which raises
 
 
 def item_checksum(typed: bytes, start: int, seq: int, added_at: int) -> int:

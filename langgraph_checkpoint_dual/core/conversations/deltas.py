@@ -6,7 +6,6 @@ checkpoint's ancestors. The reducer is the graph's; the one of LangGraph for mes
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
@@ -16,11 +15,10 @@ from langgraph.checkpoint.serde.types import _DeltaSnapshot
 
 from langgraph_checkpoint_dual.core.address import Address
 from langgraph_checkpoint_dual.core.checkpoints import Loaded, pending_writes
-from langgraph_checkpoint_dual.core.history import ascend, only, slots_at
+from langgraph_checkpoint_dual.core.history import ascend, only, slots_at, writes_on
 from langgraph_checkpoint_dual.core.items import LIST, Manifest
-from langgraph_checkpoint_dual.core.looks import ItemLost, Look, Part
+from langgraph_checkpoint_dual.core.looks import Look, Part
 from langgraph_checkpoint_dual.core.store import Store, unless_lost
-from langgraph_checkpoint_dual.core.text import escape
 from langgraph_checkpoint_dual.core.times import micros_of_id
 from langgraph_checkpoint_dual.core.tx import Reads, Row, Tx
 
@@ -87,21 +85,22 @@ async def _look_back(at: Address, channel: str, own: Loaded | None, dated: bool,
     passed: list[str] = []
     seeds = [] if own is None else [(0, own)]
 
-    def visit(here: Address, sealed: bytes) -> bool:
-        passed.append(here.checkpoint_id or "")
-        slot = None if seeds else slots_at(here, sealed, [channel]).get(channel)
-        if slot is not None:
-            seeds.append((len(passed), only(here, channel, slot, sealed)))
-        return dated or not seeds
+    def visit(found: Sequence[Row]) -> bool:
+        for checkpoint_id, sealed in found:
+            passed.append(checkpoint_id)
+            here = at._replace(checkpoint_id=checkpoint_id)
+            slot = None if seeds else slots_at(here, sealed, [channel]).get(channel)
+            if slot is not None:
+                seeds.append((len(passed), only(here, channel, slot, sealed)))
+            if seeds and not dated:
+                return False
+        return True
 
     if dated or not seeds:
         await ascend(at, tx, visit, [channel])
     rows: list[Row] = []
     if passed:
-        chain = json.dumps([[*at[:2], checkpoint_id] for checkpoint_id in passed])
-        rows = await tx.fetch("writes", checkpoints=chain, channels=json.dumps([escape(channel)]))
-        if await tx.fetch("present", checkpoints=chain) != [(len(passed),)]:
-            raise ItemLost("a checkpoint was removed while its descendants' history was read")
+        rows = await writes_on(at, passed, [channel], tx)
     replayed, seed = seeds[0] if seeds else (len(passed), None)
     look = Look({})
     await look.fetch(tx, [] if seed is None else [seed])

@@ -133,7 +133,7 @@ class WholeTx:
             "checkpoint": self._checkpoint,
             "ancestors": self._ancestors,
             "writes": self._writes,
-            "present": self._present,
+            "writes_of_chain": self._writes_of_chain,
             "tree": self._tree,
             "any_of_thread": self._any_of_thread,
             "threads_of_runs": self._threads_of_runs,
@@ -293,6 +293,14 @@ class WholeTx:
             "official_writes", checkpoints=raw_places(checkpoints), channels=json.dumps(raw_list(channels))
         )
         return _merged(own, own_writes(theirs))
+
+    async def _writes_of_chain(
+        self, *, thread_id: str, checkpoint_ns: str, checkpoint_ids: str, channels: str
+    ) -> list[Row]:
+        places = json.dumps([[thread_id, checkpoint_ns, one] for one in json.loads(checkpoint_ids)])
+        rows = await self._writes(checkpoints=places, channels=channels)
+        [(count,)] = await self._present(checkpoints=places)
+        return [*rows, (2, *[None] * 6, count, *[None] * 3)]
 
     async def _present(self, *, checkpoints: str) -> list[Row]:
         [(own,)] = await self._tx.fetch("present", checkpoints=checkpoints)
