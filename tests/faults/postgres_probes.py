@@ -22,7 +22,7 @@ from tests.faults.postgres_servers import Cluster, Proxy, execute, pgbouncer, te
 from tests.support import tables
 from tests.support.savers import OURS, Kind, faced, opened
 
-PATIENCE = 20.0
+PATIENCE = 10.0
 
 
 def going_on(
@@ -59,15 +59,18 @@ def going_on(
     return report
 
 
-def one_step(kind: Kind, database: str, package: str) -> None:
-    """What another process does."""
+def one_step(kind: Kind, database: str, package: str) -> bool:
+    """What another process does; whether it could."""
 
     async def run() -> None:
         async with opened(kind.load(package), database) as saver:
             await astep(faced(saver, kind.face), "beside", 3, None)
 
-    with suppress(Exception):
+    try:
         asyncio.run(run())
+    except Exception:
+        return False
+    return True
 
 
 def with_proxy(
@@ -78,8 +81,12 @@ def with_proxy(
 
 
 def with_pooler(kind: Kind, database: str, package: str, rounds: int, mode: str) -> Report:
+    worked: list[bool] = []
     with pgbouncer(database, mode) as pooled:
-        return going_on(kind, database, package, rounds, lambda: one_step(kind, pooled, package), pooled)
+        beside = lambda: worked.append(one_step(kind, pooled, package))  # noqa: E731
+        report = going_on(kind, database, package, rounds, beside, pooled)
+    report.stuck = min(report.rounds, report.stuck + worked.count(False))
+    return report
 
 
 def with_cluster(kind: Kind, package: str, rounds: int) -> Report:
@@ -202,6 +209,28 @@ async def _refused(kind: Kind, saver: Any) -> bool:
     task = asyncio.create_task(_step(kind, saver, "refused"))
     ended, _ = await asyncio.wait([task], timeout=PATIENCE)
     return bool(ended) and task.exception() is not None
+
+
+async def in_a_transaction(kind: Kind, database: str, package: str) -> Report:
+    """Set up, and step, on a connection whose caller has begun a transaction, and commits it."""
+    report = Report(rounds=1)
+    options: dict[str, Any] = {"autocommit": True, "row_factory": dict_row}
+    with suppress(Exception):
+        if kind.face == "blocking":
+            with psycopg.connect(database, **options) as connection, connection.transaction():
+                saver: Any = kind.load(package)(connection)
+                saver.setup()
+                stored = step(saver, "thread", 3, None)
+        else:
+            async with await psycopg.AsyncConnection.connect(database, **options) as on_loop, on_loop.transaction():
+                loop_saver: Any = kind.load(package)(on_loop)
+                await loop_saver.setup()
+                stored = await astep(loop_saver, "thread", 3, None)
+        report.acknowledged = 1
+    report.stuck += not report.acknowledged
+    if report.acknowledged:
+        await check(kind, database, [("thread", 3, stored["configurable"]["checkpoint_id"])], report, package)
+    return report
 
 
 def as_clerk(kind: Kind, database: str, package: str) -> Report:

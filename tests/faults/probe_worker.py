@@ -18,6 +18,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from dataclasses import asdict
 from typing import Any
@@ -34,6 +35,8 @@ from tests.support.checkpoints import checkpoint, config, listed, metadata, put
 from tests.support.savers import KINDS, OURS, Kind, faced, opened, settle
 
 PATIENCE = 40.0
+SHORT_PATIENCE = 6
+"""The same where whoever is stuck would be waited for often."""
 WORKER = (sys.executable, "-m", "tests.faults.probe_worker")
 KEPT: list[Any] = []
 """What shall not be closed before the process ends."""
@@ -193,17 +196,18 @@ async def forked(kind: Kind, database: str, package: str, number: int) -> Report
     warnings.simplefilter("ignore", DeprecationWarning)
     reading, writing = os.pipe()
     async with opened(kind.load(package), database) as saver:
-        noted(acknowledged, step(saver, f"{number}-before", 3, None), 3)
+        noted(acknowledged, await on_a_thread(kind, saver, f"{number}-before"), 3)
         children = []
         for one in range(2):
             if (pid := os.fork()) == 0:
-                signal.alarm(int(PATIENCE))
-                _write_and_exit(saver, f"{number}-child-{one}", writing)
+                signal.alarm(SHORT_PATIENCE)
+                _write_and_exit(kind, saver, f"{number}-child-{one}", writing)
             children.append(pid)
         os.close(writing)
         try:
             for one in range(5):
-                noted(acknowledged, step(saver, f"{number}-parent-{one}", 3, None), 3)
+                stored = await asyncio.wait_for(on_a_thread(kind, saver, f"{number}-parent-{one}"), SHORT_PATIENCE)
+                noted(acknowledged, stored, 3)
         except Exception:
             report.stuck += 1
         acknowledged += await asyncio.to_thread(_told_by_children, reading)
@@ -223,10 +227,13 @@ def _end_of(pid: int) -> int:
     return os.waitpid(pid, 0)[1]
 
 
-def _write_and_exit(saver: Any, name: str, told: int) -> None:
+def _write_and_exit(kind: Kind, saver: Any, name: str, told: int) -> None:
     try:
         for one in range(5):
-            stored = step(saver, f"{name}-{one}", 3, None)
+            if kind.face == "blocking":
+                stored = step(saver, f"{name}-{one}", 3, None)
+            else:
+                stored = asyncio.run(astep(saver, f"{name}-{one}", 3, None))
             os.write(told, f"{name}-{one} {stored['configurable']['checkpoint_id']}\n".encode())
     except BaseException:
         os._exit(1)
@@ -239,13 +246,38 @@ async def on_a_second_loop(kind: Kind, database: str, package: str, number: int)
     async with opened(kind.load(package), database) as saver:
 
         async def elsewhere() -> Any:
-            return await asyncio.wait_for(astep(saver, f"{number}-there", 3, None), PATIENCE)
+            return await asyncio.wait_for(astep(saver, f"{number}-there", 3, None), SHORT_PATIENCE)
 
         ended = await asyncio.gather(
             asyncio.to_thread(asyncio.run, elsewhere()),
             *(astep(saver, f"{number}-here-{one}", 3, None) for one in range(4)),
             return_exceptions=True,
         )
+        report.stuck += any(isinstance(one, BaseException) for one in ended)
+        for one in ended:
+            if not isinstance(one, BaseException):
+                noted(acknowledged, one, 3)
+    await check(kind, database, acknowledged, report, package)
+    report.acknowledged = len(acknowledged)
+    return report
+
+
+async def in_plain_threads(kind: Kind, database: str, package: str, number: int) -> Report:
+    """Use the blocking methods in threads that have no event loop, also while the loop's own thread waits for that."""
+    report, acknowledged = Report(rounds=1), Acknowledged()
+    async with opened(kind.load(package), database) as saver:
+
+        def use(one: int) -> Any:
+            return step(saver, f"{number}-{one}", 3, None)
+
+        ended = await asyncio.wait_for(
+            asyncio.gather(*(asyncio.to_thread(use, one) for one in range(2)), return_exceptions=True), PATIENCE
+        )
+        signal.alarm(SHORT_PATIENCE)  # or it may wait for ever
+        with ThreadPoolExecutor() as threads:
+            waiting = [threads.submit(use, one) for one in range(2, 4)]
+            ended += [one.exception() or one.result() for one in waiting]
+        signal.alarm(0)
         report.stuck += any(isinstance(one, BaseException) for one in ended)
         for one in ended:
             if not isinstance(one, BaseException):
@@ -360,8 +392,8 @@ async def enter(kind: Kind, database: str, package: str, number: int) -> Report:
 PROBES: dict[str, Callable[[Kind, str, str, int], Awaitable[Report]]] = {
     one.__name__: one
     for one in (
-        cancelled_at_random, raced, deleted, misused, forged, forked, on_a_second_loop, closed_in_flight, left_open,
-        set_up_at_once, leave, enter,
+        cancelled_at_random, raced, deleted, misused, forged, forked, on_a_second_loop, in_plain_threads,
+        closed_in_flight, left_open, set_up_at_once, leave, enter,
     )
 }  # fmt: skip
 

@@ -9,29 +9,39 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import random
 import sqlite3
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import aiosqlite
-import psycopg
-from psycopg import sql
 
-from tests.faults.cancelling import CancelAt
+from tests.faults.cancelling import CancelAt, yielding
 from tests.faults.common import Report
 from tests.faults.crash import check, crash_rounds
-from tests.faults.history import astep, made, values, writes
+from tests.faults.data_probes import (
+    flipped,
+    in_cells,
+    large,
+    new_file,
+    odd_text,
+    on_bad_pages,
+    read_only,
+    refused_value,
+    taken_from_another,
+    without_a_value,
+)
+from tests.faults.history import astep, made, writes
 from tests.faults.postgres_probes import (
     as_clerk,
     going_on,
+    in_a_transaction,
     terminated_during,
     with_cluster,
     with_exhausted_pool,
@@ -44,9 +54,8 @@ from tests.faults.postgres_probes import (
 from tests.faults.postgres_servers import Cluster, Proxy, terminate
 from tests.faults.probe_worker import BAD_IDS, GADGETS, WORKER
 from tests.faults.soak import Arena, soak
-from tests.support import postgres, tables
+from tests.support import postgres
 from tests.support.checkpoints import config, metadata
-from tests.support.compare import answer
 from tests.support.savers import KINDS, OFFICIAL, OURS, Kind, faced, opened, settle
 
 PAGE = Path("docs") / "reliability.md"  # from the root of the checkout
@@ -66,7 +75,8 @@ TAIL = """
 How each is caused:
 
 - **process killed**: a process that writes in four threads or tasks gets SIGKILL at a random moment; the next reads.
-- **cancelled put_writes**: ten writes are cancelled at each point in turn where the coroutine suspends, early and late.
+- **cancelled put_writes**: ten writes are cancelled at each point in turn where the coroutine suspends, early and late;
+  the drivers are made to suspend wherever they may, as they do on a busy event loop.
 - **cancelled at random**: of six steps at once some are cancelled at some turn of the event loop.
 - **Ctrl-C**: a signal handler raises in the main thread at a random moment, while four other threads write.
 - **backends terminated**: `pg_terminate_backend` for all connections between two steps of one saver, as opened by
@@ -77,26 +87,42 @@ How each is caused:
 - **server killed**: SIGKILL for the postmaster and all its children between two steps, then it is started again.
 - **failover**: the primary is killed and its streaming standby promoted; the connection string names both.
 - **server silent**: a proxy before the server forwards nothing more on the connections that there are, without closing
-  them. Ours with `response_timeout=1`; whoever has not gone on after 20 s a round counts as stuck.
+  them. Ours with `response_timeout=1`; whoever has not gone on after 10 s a round counts as stuck.
+- **answer lost**: a proxy before the server lets a statement of the step through, and closes the connection when the
+  answer to it is there.
 - **pool exhausted**: all connections of a pool are in use for longer than it waits; the step must fail in time, and the
   next one work.
 - **transaction pooler**, **statement pooler**: PgBouncer in this mode with one connection to the server; another client
-  steps between any two steps.
+  steps between any two steps, and must be able to.
 - **disk full**: a file system of 48 MB, on which are the SQLite file or the tablespace of the Postgres database, is
   filled until a write is refused; then there is space again.
 - **page limit**: `max_page_count` is set to just above the size of the database, on a connection of the caller's, until
   a write is refused; then there is space again.
 - **bit flipped**: one random bit of one stored binary value is inverted, and all checkpoints are read; *lost* counts
   the rounds in which a reader was given other data than was stored, without an error.
+- **page damaged**: half of each page of the SQLite file, or of the tables' files while the server is down, is
+  overwritten in turn, and all is read; *lost* as for a flipped bit, and below.
+- **rows swapped**: a stored binary value is replaced by what the same column of another row holds.
+- **value missing**: each row that holds a value is gone in turn. The official SQLite savers have no such rows.
 - **forged write**: a pending write names `os.system`, `eval` and the like, and is read; *lost* counts what was run or
   imported.
 - **bad thread_id**: `None`, an empty one, a dict, ...; *lost* counts those that were taken.
+- **value refused**: a put, and writes, of which one value cannot be stored; *torn* counts those that left anything.
+- **odd text**: NUL, a lone surrogate, SQL and other hostile text as thread, namespace, channel, value, metadata, task
+  and filter; *lost* counts what did not come back exactly.
+- **64 MB**: a value of this size, read by another saver.
 - **four race**: four put onto the same checkpoint at once, ours with `fence=True`; *lost* counts the branches beside
   the first, which nobody sees who reads the latest.
 - **put after delete**: a run goes on after its thread was deleted; *torn* counts the threads that are back.
 - **set up at once**: four processes call `setup()` on an empty database at the same moment.
+- **set up in a transaction**: `setup()` and a step on a connection whose caller has begun a transaction.
 - **role without CREATE**: a role that may only read and write the tables calls `setup()` and goes on.
+- **read only**: `setup()` and all reads on a SQLite file that was opened with `mode=ro`, or in sessions whose
+  transactions are read-only.
+- **new file**: a new SQLite file under the usual umask; *lost* counts its files (and its WAL's) that others may read.
 - **fork**: two children and their parent use the saver at the same time.
+- **threads without a loop**: four threads use the blocking methods, two of them while the event loop waits for them on
+  its own thread.
 - **second event loop**: the saver is used on a loop in another thread while it is used on its own.
 - **closed in use**: it is closed while four threads or tasks write. All must end with an error, and so must what comes
   after; *lost* counts also what was taken after the end.
@@ -125,7 +151,7 @@ fault every few seconds. After each, every process had to make progress again; a
 compared with what is there. `SOAK_SECONDS=600 make soak` does it for ten minutes.
 """
 PATIENCE = 20.0
-_UNCOUNTED = ("bit flipped",)
+_UNCOUNTED = ("page damaged", "bit flipped", "rows swapped", "value missing", "read only")
 
 
 @contextmanager
@@ -139,17 +165,22 @@ def databases(kind: Kind, server: postgres.Server) -> Iterator[str]:
 
 
 async def cancelled(kind: Kind, database: str, package: str) -> Report:
-    """Cancel ten writes at each suspension in turn."""
+    """Cancel ten writes at each suspension in turn, with drivers that suspend wherever they may."""
     report = Report()
-    async with opened(kind.load(package), database) as saver:
-        for late in (False, True):
-            for suspension in range(1, 60):
-                new = made("thread", 0)
-                stored = await saver.aput(config("thread"), new, metadata(step=0), new["channel_versions"])
-                report.acknowledged += 1
-                if not await cancel_once(saver, stored, suspension, late, report):
-                    break
+    with yielding():
+        async with opened(kind.load(package), database) as saver:
+            await cancel_each(saver, report)
     return report
+
+
+async def cancel_each(saver: Any, report: Report) -> None:
+    for late in (False, True):
+        for suspension in range(1, 60):
+            new = made("thread", 0)
+            stored = await saver.aput(config("thread"), new, metadata(step=0), new["channel_versions"])
+            report.acknowledged += 1
+            if not await cancel_once(saver, stored, suspension, late, report):
+                break
 
 
 async def cancel_once(saver: Any, stored: Any, suspension: int, late: bool, report: Report) -> bool:
@@ -167,65 +198,6 @@ async def cancel_once(saver: Any, stored: Any, suspension: int, late: bool, repo
         return False
     report.torn += len(found.pending_writes) not in (0, 10)
     return cancelling.reached
-
-
-async def flipped(kind: Kind, database: str, package: str, rounds: int) -> Report:
-    """Flip a bit, read everything, flip it back."""
-    report = Report()
-    async with opened(kind.load(package), database) as saver:
-        subject = faced(saver, kind.face)
-        parent = config("thread")
-        for number in range(4):
-            new = made("thread", number)
-            parent = await subject.aput(parent, new, metadata(step=number), new["channel_versions"])
-            await subject.aput_writes(parent, [("log", values("w", 3))], "task")
-            report.acknowledged += 1
-        ids = [found.config async for found in subject.alist(None)]
-        intact = [answer(await subject.aget_tuple(one)) for one in ids]
-    cells = [
-        (table, row, column)
-        for table in sorted(tables.data_tables(database))
-        for row in tables.named_rows(database, table)
-        for column, value in row.items()
-        if isinstance(value, bytes) and value
-    ]
-    for _ in range(rounds):
-        table, row, column = random.choice(cells)
-        bit = random.randrange(len(row[column]) * 8)
-        damaged = bytearray(row[column])
-        damaged[bit // 8] ^= 1 << bit % 8
-        change(database, table, row, column, bytes(damaged))
-        async with opened(kind.load(package), database) as saver:
-            subject = faced(saver, kind.face)
-            for one, before in zip(ids, intact, strict=True):
-                try:
-                    same = answer(await subject.aget_tuple(one)) == before
-                except Exception:
-                    continue
-                if not same:
-                    report.lost += 1
-                    break
-        change(database, table, {**row, column: bytes(damaged)}, column, row[column])
-        report.rounds += 1
-    return report
-
-
-def change(database: str, table: str, row: dict[str, Any], column: str, value: bytes) -> None:
-    """Set one cell of the row that has these contents."""
-    known = {name: one for name, one in row.items() if isinstance(one, (str, int, bytes))}
-    if tables.is_postgres(database):
-        where = sql.SQL(" AND ").join(sql.SQL("{} = %s").format(sql.Identifier(name)) for name in known)
-        statement = sql.SQL("UPDATE {} SET {} = %s WHERE {}")
-        with psycopg.connect(database, autocommit=True) as connection:
-            made_sql = statement.format(sql.Identifier(table), sql.Identifier(column), where)
-            changed = connection.execute(made_sql, [value, *known.values()]).rowcount
-    else:
-        text = " AND ".join(f'"{name}" = ?' for name in known)
-        with closing(sqlite3.connect(database, isolation_level=None)) as connection:
-            changed = connection.execute(
-                f'UPDATE "{table}" SET "{column}" = ? WHERE {text}', [value, *known.values()]
-            ).rowcount
-    assert changed == 1, (table, column)
 
 
 def interrupted(kind: Kind, database: str, package: str, batches: int) -> Report:
@@ -289,6 +261,10 @@ async def filled(kind: Kind, database: str, package: str, rounds: int) -> Report
     return report
 
 
+def lose_the_next_answer(proxy: Proxy) -> None:
+    proxy.lose_answer(b"thread-")
+
+
 def line(fault: str, kind: Kind, package: str, report: Report) -> str:
     saver = "ours" if package == OURS else "official"
     acknowledged = "" if fault in _UNCOUNTED else f"{report.acknowledged:,}"
@@ -314,9 +290,9 @@ class Page:
                 sys.stderr.write(self.lines[-1] + "\n")
 
 
-def probed(probe: str, kind: Kind, database: str, package: str, rounds: int) -> Report:
-    """Run a probe in a process of its own; a round in which that dies or hangs is stuck."""
-    return _reported([*WORKER, probe, package, kind.name, database, str(rounds)], 2 * PATIENCE * rounds)
+def probed(probe: str, kind: Kind, database: str, package: str, rounds: int, patience: float = 2 * PATIENCE) -> Report:
+    """Run a probe in a process of its own; a round in which that dies, or hangs for so many seconds, is stuck."""
+    return _reported([*WORKER, probe, package, kind.name, database, str(rounds)], patience * rounds)
 
 
 def main(factor: float = 1.0, only: str = "") -> None:
@@ -326,7 +302,7 @@ def main(factor: float = 1.0, only: str = "") -> None:
     sqlite, on_postgres, on_loops, blocking = KINDS[:2], KINDS[2:], KINDS[1::2], KINDS[::2]
     with postgres.server() as server:
         page = Page(server, only)
-        page.row("process killed", KINDS, lambda *at: asyncio.run(crash_rounds(at[0], at[1], times(4), at[2])))
+        page.row("process killed", KINDS, lambda *at: asyncio.run(crash_rounds(at[0], at[1], times(8), at[2])))
         page.row("cancelled put_writes", on_loops, lambda *at: asyncio.run(cancelled(*at)))
         page.row("cancelled at random", on_loops, lambda *at: probed("cancelled_at_random", *at, times(20)))
         page.row("Ctrl-C", blocking, lambda *at: interrupted(*at, times(6)))
@@ -337,21 +313,32 @@ def main(factor: float = 1.0, only: str = "") -> None:
         page.row("server killed", on_postgres, lambda *at: with_cluster(at[0], at[2], times(2)))
         page.row("failover", on_postgres, lambda *at: with_failover(at[0], at[2]))
         page.row("server silent", on_postgres, lambda *at: with_proxy(*at, times(2)))
+        page.row("answer lost", on_postgres, lambda *at: with_proxy(*at, times(5), lose_the_next_answer))
         page.row("pool exhausted", on_postgres, lambda *at: with_exhausted_pool(*at, times(3)))
         page.row("transaction pooler", on_postgres, lambda *at: with_pooler(*at, times(5), "transaction"))
         page.row("statement pooler", on_postgres, lambda *at: with_pooler(*at, times(5), "statement"))
         with Cluster.new() as cluster:
             page.row("disk full", KINDS, lambda *at: with_full_disk(at[0], at[2], times(2), cluster))
         page.row("page limit", sqlite, lambda *at: asyncio.run(filled(*at, times(10))))
-        page.row("bit flipped", KINDS, lambda *at: asyncio.run(flipped(*at, times(60))))
+        page.row("page damaged", KINDS, lambda *at: asyncio.run(on_bad_pages(*at)))
+        page.row("bit flipped", KINDS, lambda *at: asyncio.run(in_cells(*at, times(60), flipped)))
+        page.row("rows swapped", KINDS, lambda *at: asyncio.run(in_cells(*at, times(20), taken_from_another)))
+        page.row("value missing", KINDS, lambda *at: asyncio.run(without_a_value(*at)))
         page.row("forged write", KINDS, lambda *at: probed("forged", *at, len(GADGETS)))
         page.row("bad thread_id", KINDS, lambda *at: probed("misused", *at, len(BAD_IDS)))
+        page.row("value refused", KINDS, lambda *at: asyncio.run(refused_value(*at)))
+        page.row("odd text", KINDS, lambda *at: asyncio.run(odd_text(*at)))
+        page.row("64 MB", KINDS, lambda *at: asyncio.run(large(*at)))
         page.row("four race", KINDS, lambda *at: probed("raced", *at, times(5)))
         page.row("put after delete", KINDS, lambda *at: probed("deleted", *at, times(3)))
         page.row("set up at once", KINDS, lambda *at: probed("set_up_at_once", *at, 1))
+        page.row("set up in a transaction", on_postgres, lambda *at: asyncio.run(in_a_transaction(*at)))
         page.row("role without CREATE", on_postgres, lambda *at: as_clerk(*at))
-        page.row("fork", blocking, lambda *at: probed("forked", *at, times(3)))
-        page.row("second event loop", on_loops, lambda *at: probed("on_a_second_loop", *at, times(3)))
+        page.row("read only", KINDS, lambda *at: asyncio.run(read_only(*at)))
+        page.row("new file", sqlite, lambda *at: asyncio.run(new_file(*at)))
+        page.row("fork", KINDS, lambda *at: probed("forked", *at, times(2), 15.0))
+        page.row("threads without a loop", KINDS, lambda *at: probed("in_plain_threads", *at, times(3), 15.0))
+        page.row("second event loop", on_loops, lambda *at: probed("on_a_second_loop", *at, times(3), 15.0))
         page.row("closed in use", KINDS, lambda *at: probed("closed_in_flight", *at, times(3)))
         page.row("never closed", KINDS, lambda *at: probed("left_open", *at, 1))
     if only:
