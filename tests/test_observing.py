@@ -120,6 +120,8 @@ async def test_every_operation_is_a_span_and_is_measured(
     assert sizes["list"] >= 300
     assert 100 <= sizes["put_writes"] < 200
     assert telemetry.points("retries") == {}
+    waits = {name: point.count for name, point in telemetry.points("pool.wait").items()}
+    assert waits == ({name: USED.count(name) for name in USED} if kind.backend == "postgres" else {})
 
 
 async def test_the_registry_is_observed_too(kind: Kind, face: str, database: str, telemetry: Telemetry) -> None:

@@ -55,6 +55,11 @@ class TestProcesses:
             assert tables.rows(database, "PRAGMA integrity_check") == [("ok",)]
 
     @pytest.mark.parametrize("backend", ["sqlite", "postgres"])
+    def test_a_fork_on_an_event_loop(self, backend: str, request: pytest.FixtureRequest) -> None:
+        database, how, _ = of_backend(backend, request)
+        forked(database, "loop" if how == "path" else f"{how}-loop")
+
+    @pytest.mark.parametrize("backend", ["sqlite", "postgres"])
     def test_a_given_connection_is_refused_after_fork(self, backend: str, request: pytest.FixtureRequest) -> None:
         database, how, _ = of_backend(backend, request)
         forked(database, how.replace("path", "given").replace("postgres", "postgres-given"))
