@@ -6,8 +6,9 @@ The contract:
    the work raised. It never returns before the commit, and a failing work does not fail its neighbours.
 2. There is at most one batch at a time. Who arrives while there is none leads at once: a lone writer waits for nobody
    and changes no thread. Who arrives meanwhile waits; when the batch ends, the first who waits leads the next one,
-   which is everything that has arrived by then. Only where batches may run beside each other (`slow`), a thread that
-   has waited that long leads what is in line without waiting for a batch that may be stuck.
+   which is everything that has arrived by then, or when `run_batch` asks once more (`arrived`). Only where batches may
+   run beside each other (`slow`), a thread that has waited that long leads what is in line without waiting for a batch
+   that may be stuck.
 3. A caller on an event loop does not lead (`submit`): a thread of the executor does it for it.
 4. A thread with `patience` does not lead at once, but lets whoever comes within that time take its work along. After
    that it waits as all others do, or leads.
@@ -236,6 +237,15 @@ class Combiner(Generic[W]):
         with self._mutex:
             own.batch, self._line = self._line, deque()
         self._run_batch(list(own.batch))
+
+    def arrived(self) -> Sequence[Job[W]]:
+        """For `run_batch`: who is in line by now, and so in the batch that is under way."""
+        with self._mutex:
+            own, line = self._leader, self._line
+            if own is not None and own.batch and line:
+                own.batch, self._line = [*own.batch, *line], deque()
+                return line
+        return ()
 
     def _end(self, own: Job[W]) -> Job[W] | None:
         """Make the first in line who has no patience the next leader; the heir, if there is one.

@@ -212,12 +212,14 @@ class SqliteEngine:
         with place.lock:
             try:
                 place.take()
-                self._run_together(place, jobs)
+                self._run_together(place, jobs, self.combiner.arrived)
             finally:
                 place.rest()
 
-    def _run_together(self, place: Place, jobs: Sequence[Job[Work]]) -> None:
-        """Run all jobs in one transaction, and settle them after the commit."""
+    def _run_together(
+        self, place: Place, jobs: Sequence[Job[Work]], arrived: Callable[[], Sequence[Job[Work]]] = tuple
+    ) -> None:
+        """Run all jobs, and those that have arrived when it begins, in one transaction; settle all after the commit."""
         conn = place.conn
         assert conn is not None
         ended: Sequence[Ended] = ()
@@ -226,6 +228,7 @@ class SqliteEngine:
             is_ours = not conn.in_transaction
             if is_ours:
                 self._begin_immediate(place)
+                jobs = [*jobs, *arrived()]
             begun = True
             tx = self._tx(conn)
             ended = (is_ours and self._run_bare(place, tx, jobs)) or [self._run_saved(conn, tx, job) for job in jobs]

@@ -32,6 +32,8 @@ class Scene:
     def __init__(self, slow: float | None = None) -> None:
         self.combiner: Combiner[str] = Combiner(self._run_batch, slow=slow)
         self.committed: list[str] = []
+        self.batches: list[int] = []
+        self.takes_late = False
         self.returned: dict[str, object] = {}
         self.before_commit: dict[str, Callable[[], None]] = {}
         """What happens in the first batch that holds a work."""
@@ -70,6 +72,9 @@ class Scene:
     def _run_batch(self, jobs: Sequence[Job[str]]) -> None:
         for job in jobs:
             self.before_commit.pop(job.work, lambda: None)()
+        if self.takes_late:
+            jobs = [*jobs, *self.combiner.arrived()]
+        self.batches.append(len(jobs))
         for job in jobs:
             self.committed.append(job.work)
             job.settle(f"{job.work}!")
@@ -104,6 +109,40 @@ def test_who_leads_while_others_wait() -> None:
         scene.end(*OTHERS)
 
     assert each_point(attempt) > 15
+
+
+@pytest.mark.parametrize("leads", [True, False])
+def test_who_arrives_while_a_batch_begins_is_in_it(leads: bool) -> None:
+    others = ("leader", *OTHERS) if not leads else OTHERS
+
+    def attempt(point: Point) -> None:
+        scene = Scene()
+        scene.takes_late = True
+        if leads:
+            scene.before_commit[MAIN] = lambda: scene.start(*OTHERS)
+            main_is_interrupted(scene, point)
+        else:
+            is_here = threading.Event()
+
+            def block() -> None:
+                is_here.set()
+                scene.start(*OTHERS)
+                wait_until(lambda: has_tried.is_set() or any(job.work == MAIN for job in scene.combiner._line))
+
+            has_tried = threading.Event()
+            scene.before_commit["leader"] = block
+            scene.lead("leader")
+            assert is_here.wait(PATIENCE)
+            main_is_interrupted(scene, point)
+            has_tried.set()
+        if MAIN in scene.before_commit:  # it did not come as far as that
+            for other in OTHERS:
+                scene.lead(other)
+        scene.end(*others)
+        if not point.was_reached:
+            assert max(scene.batches) == len(OTHERS) + 1 + (not leads)
+
+    assert each_point(attempt) > 5
 
 
 def test_within_a_batch() -> None:
