@@ -127,7 +127,8 @@ class Arena:
             ("operations cancelled", lambda: _signal_often(looping, rng)),
             ("Ctrl-C", lambda: _signal_often(blocking, rng)),
             ("process ended and started", lambda: self._restart(member)),
-            ("process forked", lambda: _fork(blocking)),
+            ("process forked", lambda: _ask(blocking, signal.SIGHUP, b'"event": "forked"')),
+            ("saver closed in use", lambda: _ask(member, signal.SIGWINCH, b'"event": "reopened"')),
         ]
 
     def happen(self, fault: str, cause: Callable[[], object]) -> None:
@@ -240,10 +241,10 @@ def _signal_often(member: Member, rng: random.Random) -> None:
         time.sleep(rng.uniform(0, 0.05))
 
 
-def _fork(member: Member) -> None:
+def _ask(member: Member, sign: signal.Signals, answer: bytes) -> None:
     size = member.journals[-1].stat().st_size
-    member.process.send_signal(signal.SIGHUP)
-    member.wait_for(b'"event": "forked"', size)
+    member.process.send_signal(sign)
+    member.wait_for(answer, size)
 
 
 def _replace(member: Member) -> None:

@@ -14,6 +14,7 @@ from langgraph_checkpoint_dual.core.items import Manifest, numbers
 from langgraph_checkpoint_dual.core.text import escape
 from tests.faults.history import has_writes, is_whole
 from tests.support import tables
+from tests.support.checkpoints import config
 from tests.support.savers import Kind, opened
 
 Stored = dict[str, tuple[int, bool]]
@@ -91,8 +92,10 @@ def expected(journals: list[Path], findings: Findings) -> dict[str, Thread]:
 
 def _replay(threads: dict[str, Thread], line: dict[str, Any], is_sure: bool) -> None:
     thread, op = threads[line["thread"]], line["op"]
-    if op == "put":
+    if op in ("put", "fenced_put"):
         (thread.sure if is_sure else thread.maybe)[line["id"]] = (line["number"], False)
+    elif op in ("late_put", "late_put_writes"):
+        pass  # its thread is deleted, and stays so
     elif op == "put_writes":
         if is_sure:
             thread.sure[line["id"]] = (thread.sure[line["id"]][0], True)
@@ -110,17 +113,21 @@ async def check(kind: Kind, database: str, journals: list[Path]) -> Findings:
     findings = Findings()
     threads = expected(journals, findings)
     found: dict[str, dict[str, Any]] = defaultdict(dict)
+    branches: Counter[tuple[str, Any]] = Counter()
     async with opened(kind.ours, database) as saver:
         async for one in saver.alist(None):
             place = one.config["configurable"]
             thread = place["thread_id"]
             source = threads[thread].source if thread in threads else ""
             one.config["configurable"] = {**place, "thread_id": source or thread}
+            branches[thread, (one.parent_config or config())["configurable"].get("checkpoint_id")] += 1
             if not is_whole(one):
                 findings.torn.append(f"{thread} {place['checkpoint_id']}")
             found[thread][place["checkpoint_id"]] = (one.checkpoint["channel_values"].get("number"), has_writes(one))
     for name in found.keys() | threads.keys():
         _compare(name, threads.get(name) or Thread(), found.get(name, {}), findings)
+    two = [at for at, count in branches.items() if count > 1 and at[0].startswith("fenced-")]
+    findings.wrong += [f"{thread}: several go on from {checkpoint_id}" for thread, checkpoint_id in two]
     findings.wrong += [f"garbage: {item}" for item in garbage(database)]
     if kind.backend == "sqlite" and tables.rows(database, "PRAGMA integrity_check") != [("ok",)]:
         findings.torn.append("integrity_check")

@@ -1,10 +1,14 @@
 """A process that lives many lives: threads are begun, go on, are read, copied, pruned and deleted, until told to stop.
 
+Some runs go on after their thread was deleted, which must stay so; all processes race on some threads with
+`fence=True`, on which each step must have one winner; and some reads are made on a second event loop.
+
 Usage: `python -m tests.faults.soak_worker KIND DATABASE JOURNAL NAME SEED`.
 
 What it is about to do and what was acknowledged goes to the journal, a line each, which outlives it. SIGTERM ends it.
 SIGUSR1 cancels some of the operations that are under way, or raises an exception in the main thread. SIGUSR2 fills the
-disk (SQLite), and frees it the next time. SIGHUP forks a blocking one; the child uses the saver too, and ends.
+disk (SQLite), and frees it the next time. SIGHUP forks a blocking one; the child uses the saver too, and ends. SIGWINCH
+closes the saver while it is used, and opens another.
 """
 
 from __future__ import annotations
@@ -30,7 +34,7 @@ import psutil
 import psycopg
 
 from langgraph_checkpoint_dual.core.tx import finish
-from langgraph_checkpoint_dual.errors import BusyError, UnavailableError
+from langgraph_checkpoint_dual.errors import BusyError, ClosedError, StaleHeadError, UnavailableError
 from tests.faults.history import is_whole, made, writes
 from tests.faults.interrupts import Interruption
 from tests.support.checkpoints import config, listed, metadata
@@ -74,11 +78,39 @@ class Worker:
 
     def __init__(self, kind: Kind, database: str, journal: Journal, name: str, seed: str) -> None:
         self.kind, self.journal, self.name, self.seed = kind, journal, name, seed
-        self.saver = kind.ours(database, **OPTIONS[kind.backend])
-        self.subject = faced(self.saver, kind.face)
-        self.stopping = self.forking = self.full = self._is_full = self._armed = False
+        self._database = database
+        self.open()
+        self.stopping = self.forking = self.reopening = self.full = self._is_full = self._armed = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._filling = threading.Lock()
+
+    def open(self) -> None:
+        """Open a saver, and one with a fence."""
+        self.saver = self.kind.ours(self._database, **OPTIONS[self.kind.backend])
+        self.fencing = self.kind.ours(self._database, fence=True, **OPTIONS[self.kind.backend])
+        self.subject, self.fenced = faced(self.saver, self.kind.face), faced(self.fencing, self.kind.face)
+
+    def close(self) -> None:
+        """Close both."""
+        self.saver.close()
+        self.fencing.close()
+
+    def reopen(self) -> None:
+        """Close both while others use them, and go on with others."""
+        self.reopening = False
+        before = self.saver, self.fencing
+        self.open()
+        for saver in before:
+            saver.close()
+        self.journal.say(event="reopened")
+
+    async def areopen(self) -> None:
+        """As `reopen`."""
+        before = self.saver, self.fencing
+        self.open()
+        for saver in before:
+            await saver.aclose()
+        self.journal.say(event="reopened")
 
     async def do(self, call: Coroutine[Any, Any, Any]) -> Any:
         """The result of an operation. Cancellation, a full disk and a server that is gone leave it unsettled."""
@@ -86,7 +118,7 @@ class Worker:
             if self.kind.face == "blocking":
                 return finish(call)
             return await self._as_task(call)
-        except (UnavailableError, BusyError, Interruption) as exc:
+        except (UnavailableError, BusyError, ClosedError, Interruption) as exc:
             raise Unsettled(type(exc).__name__) from exc
         except sqlite3.OperationalError as exc:
             if "full" not in str(exc):
@@ -129,7 +161,7 @@ class Worker:
         life.journal = self.journal.of_child()
         try:
             with_no_loop(life.be_short())
-            self.saver.close()
+            self.close()
         except BaseException:
             traceback.print_exc()
             return 1
@@ -143,12 +175,16 @@ class Worker:
         signal.signal(signal.SIGUSR1, self._interrupt)
         signal.signal(signal.SIGUSR2, self._fill_or_free)
         signal.signal(signal.SIGHUP, self._ask_for_fork)
+        signal.signal(signal.SIGWINCH, self._ask_for_another)
 
     def _stop(self, *_: Any) -> None:
         self.stopping = True
 
     def _ask_for_fork(self, *_: Any) -> None:
         self.forking = True
+
+    def _ask_for_another(self, *_: Any) -> None:
+        self.reopening = True
 
     def _fill_or_free(self, *_: Any) -> None:
         self.full = not self.full
@@ -173,8 +209,12 @@ class Worker:
             await asyncio.sleep(0)
 
     async def live_together(self) -> None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self.cancel_some)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGUSR1, self.cancel_some)
+        reopenings: set[asyncio.Task[None]] = set()
+        loop.add_signal_handler(signal.SIGWINCH, lambda: reopenings.add(loop.create_task(self.areopen())))
         await asyncio.gather(*(self.live(place) for place in range(LIVES)))
+        await asyncio.gather(*reopenings)
 
     def live_in_threads(self) -> None:
         threads = [threading.Thread(target=asyncio.run, args=[self.live(place)]) for place in range(1, LIVES)]
@@ -186,6 +226,8 @@ class Worker:
                 break
             if self.forking:
                 self.fork()
+            if self.reopening:
+                self.reopen()
             try:
                 self._armed = True
                 with_no_loop(Life(self, f"{self.name}-main-{number}", rng).run())
@@ -211,7 +253,7 @@ class Life:
 
     def __init__(self, worker: Worker, thread: str, rng: random.Random) -> None:
         self.worker, self.thread, self.rng = worker, thread, rng
-        self.subject, self.journal = worker.subject, worker.journal
+        self.subject, self.fenced, self.journal = worker.subject, worker.fenced, worker.journal
 
     async def run(self) -> None:
         try:
@@ -232,16 +274,38 @@ class Life:
             if self.rng.random() < 0.2:
                 await self._read(place, number)
             if self.rng.random() < 0.05:
+                await self._race()
+            if self.rng.random() < 0.05:
                 shared = f"shared-{self.worker.kind.backend}-{os.getppid()}-{self.rng.randrange(5)}"
                 await self._put(None, number, shared)
         if self.rng.random() < 0.85:
             await self._done("delete_thread", self.subject.adelete_thread(self.thread), thread=self.thread)
+            if self.rng.random() < 0.3:
+                await self._put_late(place)
         elif self.rng.random() < 0.5:
             await self._done("prune", self.subject.aprune([self.thread]), thread=self.thread)
             assert len(await self.worker.do(listed(self.subject, config(self.thread)))) == 1
         else:
             copying = self.subject.acopy_thread(self.thread, f"{self.thread}-copy")
             await self._done("copy_thread", copying, thread=self.thread, target=f"{self.thread}-copy")
+
+    async def _put_late(self, place: Any) -> None:
+        """What a run does that knows nothing of the deletion of its thread."""
+        new = made(self.thread, 0)
+        putting = self.subject.aput(place, new, metadata(step=0), new["channel_versions"])
+        late = await self._done("late_put", putting, thread=self.thread)
+        await self._done("late_put_writes", self.subject.aput_writes(late, writes(0), "task"), thread=self.thread)
+
+    async def _race(self) -> None:
+        """Go on from the head of a thread that all processes go on from."""
+        thread = f"fenced-{self.worker.kind.backend}-{os.getppid()}-{self.rng.randrange(3)}"
+        head = await self.worker.do(self.fenced.aget_tuple(config(thread)))
+        number = (head.checkpoint["channel_values"]["number"] + 1) % LONGEST if head else 0
+        new = made(thread, number)
+        into = head.config if head else config(thread)
+        putting = self.fenced.aput(into, new, metadata(step=number), new["channel_versions"])
+        with suppress(StaleHeadError):
+            await self._done("fenced_put", putting, number=number, thread=thread, id=new["id"])
 
     async def be_short(self) -> None:
         """One checkpoint, and nothing else."""
@@ -266,6 +330,9 @@ class Life:
         latest = await self.worker.do(self.subject.aget_tuple(config(self.thread)))
         assert latest == found, place
         assert len(await self.worker.do(listed(self.subject, config(self.thread)))) == number + 1, place
+        if self.worker.kind.face == "async" and self.rng.random() < 0.1:
+            elsewhere = self.worker.do(asyncio.to_thread(asyncio.run, self.subject.aget_tuple(place)))
+            assert await elsewhere == found, place
 
     async def _done(self, op: str, call: Coroutine[Any, Any, Any], **what: Any) -> Any:
         key = self.journal.begin(op, **what)
@@ -273,6 +340,9 @@ class Life:
             result = await self.worker.do(call)
         except Unsettled as exc:
             self.journal.say(end=key, unsettled=str(exc))
+            raise
+        except StaleHeadError:
+            self.journal.say(end=key, unsettled="refused")
             raise
         self.journal.say(end=key, acknowledged=True)
         return result
@@ -302,7 +372,7 @@ def main(kind_name: str, database: str, journal_path: str, name: str, seed: str)
         worker.listen()
         worker.live_in_threads()
         before = len(still_open(database))
-        worker.saver.close()
+        worker.close()
     else:
         before = asyncio.run(live_on_a_loop(kind, database, journal, name, seed))
     which = still_open(database)
@@ -315,6 +385,7 @@ async def live_on_a_loop(kind: Kind, database: str, journal: Journal, name: str,
     await worker.live_together()
     before = len(still_open(database))
     await worker.saver.aclose()
+    await worker.fencing.aclose()
     return before
 
 

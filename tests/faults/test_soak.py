@@ -25,6 +25,7 @@ def test_nothing_is_lost_whatever_happens() -> None:
     arenas = soak(SECONDS, os.environ.get("SOAK_SEED", "1"))
     assert all(arena.clean for arena in arenas), summary(arenas)
     assert all(arena.findings.acknowledged["put"] > 0 for arena in arenas), summary(arenas)
+    assert all(arena.findings.acknowledged[op] > 0 for arena in arenas for op in ("late_put", "fenced_put"))
     assert all(arena.findings.used > 0 for arena in arenas)  # or what says that none leaked sees none at all
 
 
@@ -68,6 +69,28 @@ class TestCheck:
         assert (await self.findings(kind, database, tmp_path, delete)).clean
         found = await self.findings(kind, database, tmp_path, delete, {"end": "3", "acknowledged": True})
         assert len(found.wrong) == 1
+
+    async def test_a_late_put_that_brought_its_thread_back(self, kind: Kind, database: str, tmp_path: Path) -> None:
+        told = [
+            {"key": "3", "op": "delete_thread", "thread": "thread"},
+            {"end": "3", "acknowledged": True},
+            {"key": "4", "op": "late_put", "thread": "thread"},
+            {"end": "4", "acknowledged": True},
+        ]
+        found = await self.findings(kind, database, tmp_path, *told)
+        assert len(found.wrong) == 1
+
+    async def test_two_that_won(self, kind: Kind, database: str, tmp_path: Path) -> None:
+        told = []
+        async with opened(kind.ours, database) as saver:
+            first = await astep(saver, "fenced-thread", 0, None)
+            for stored in (first, *[await astep(saver, "fenced-thread", 1, first) for _ in range(2)]):
+                number = 0 if stored is first else 1
+                place = {"thread": "fenced-thread", "id": stored["configurable"]["checkpoint_id"], "number": number}
+                told += [{"key": place["id"], "op": "fenced_put", **place}, {"end": place["id"], "acknowledged": True}]
+        found = await self.findings(kind, database, tmp_path, *told)
+        assert len(found.wrong) == 1
+        assert "several go on" in found.wrong[0]
 
     async def test_torn(self, kind: Kind, database: str, tmp_path: Path) -> None:
         async with opened(kind.ours, database) as saver:
