@@ -10,7 +10,7 @@ import pytest
 
 from langgraph_checkpoint_dual.postgres import PostgresSaver
 from langgraph_checkpoint_dual.postgres.aio import AsyncPostgresSaver
-from langgraph_checkpoint_dual.postgres.direct import _seen
+from langgraph_checkpoint_dual.postgres.direct import _runs
 from tests.support.checkpoints import config, put
 
 PREPARED = "SELECT count(*) FROM pg_prepared_statements WHERE name LIKE 'dual%'"
@@ -20,10 +20,10 @@ PREPARED = "SELECT count(*) FROM pg_prepared_statements WHERE name LIKE 'dual%'"
 async def opened(request: pytest.FixtureRequest, postgres_uri: str) -> AsyncIterator[tuple[Any, Any]]:
     """A saver on a connection of the caller's, and that connection."""
     if request.param == "sync":
-        with psycopg.connect(postgres_uri, autocommit=True, prepare_threshold=0) as conn:
+        with psycopg.connect(postgres_uri, autocommit=True, prepare_threshold=1) as conn:
             yield PostgresSaver(conn), conn
     else:
-        async with await psycopg.AsyncConnection.connect(postgres_uri, autocommit=True, prepare_threshold=0) as conn:
+        async with await psycopg.AsyncConnection.connect(postgres_uri, autocommit=True, prepare_threshold=1) as conn:
             yield AsyncPostgresSaver(conn), conn
 
 
@@ -52,7 +52,7 @@ def stored(uri: str, name: str) -> list[tuple[Any, int]]:
         return sorted((one.checkpoint["channel_values"]["count"], len(one.pending_writes or [])) for one in found)
 
 
-async def test_what_is_seen_twice_is_prepared(opened: tuple[Any, Any]) -> None:
+async def test_what_was_run_often_enough_is_prepared(opened: tuple[Any, Any]) -> None:
     saver, conn = opened
     await work(saver, "thread", 1)
     assert (await ask(conn, PREPARED)) == (0,)
@@ -80,7 +80,7 @@ async def test_what_is_there_already_is_used(opened: tuple[Any, Any], postgres_u
     saver, conn = opened
     for number in range(3):
         await work(saver, "thread", number)
-    del _seen[conn]
+    del _runs[conn]
     for number in range(3, 6):
         await work(saver, "thread", number)
     assert (await ask(conn, PREPARED)) == (2,)

@@ -4,8 +4,8 @@ The contract:
 
 1. Every argument of a statement that is run here has its type in the SQL, as `:name::type` or, if that is an array that
    the planner may look at, `CAST(:name AS type[])`. It goes in binary form; nothing is found out about it at run time.
-2. A statement that is seen for the second time on a connection is prepared there, under a name that its text gives it.
-   Somebody else may deallocate it; then it is prepared again.
+2. A statement that was run as often as the connection's `prepare_threshold` says is prepared there, which is a round
+   trip more, under a name that its text gives it. Somebody else may deallocate it; then it is prepared again.
 3. Only a connection in autocommit mode, outside of transactions and pipelines, is used so (`is_free`).
 4. Waiting, and what Ctrl-C or a cancellation does meanwhile, is left to psycopg's `wait`, which runs the generator.
 """
@@ -36,8 +36,9 @@ _ARGUMENT = re.compile(
 )
 _FAILED = (ExecStatus.FATAL_ERROR, ExecStatus.BAD_RESPONSE)
 
-_seen: WeakKeyDictionary[Connection[Any] | AsyncConnection[Any], dict[bytes, bool]] = WeakKeyDictionary()
-"""The statements that connections have run, and whether they are prepared there."""
+_PREPARED = -1
+_runs: WeakKeyDictionary[Connection[Any] | AsyncConnection[Any], dict[bytes, int]] = WeakKeyDictionary()
+"""How often connections have run statements, or that these are prepared there."""
 
 
 class Direct(NamedTuple):
@@ -88,44 +89,44 @@ def is_free(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
 
 
 def run(
-    conn: Connection[Any] | AsyncConnection[Any], statement: Direct, args: Mapping[str, Any], *, prepare: bool
+    conn: Connection[Any] | AsyncConnection[Any],
+    statement: Direct,
+    args: Mapping[str, Any],
+    prepare_after: int | None,
 ) -> PQGen[list[Row]]:
-    """Run a statement that returns whole numbers; the rows. With `prepare` it is prepared when it is seen again.
+    """Run a statement that returns whole numbers; the rows. After so many runs it is prepared; after `None`, never.
 
     Raises:
         psycopg.Error: what the server says.
     """
-    values = statement.packed(args, conn.info.encoding)
-    seen = _seen.get(conn)
-    if seen is None:
-        seen = _seen[conn] = {}
-    if not prepare or statement.name not in seen:
-        conn.pgconn.send_query_params(statement.text, values, statement.oids, [1] * len(values), 1)
-        rows = _rows((yield from execute(conn.pgconn)), conn)
-        if prepare:
-            seen[statement.name] = False
-        return rows
+    pgconn, encoding = conn.pgconn, conn.info.encoding
+    values = statement.packed(args, encoding)
+    formats = [1] * len(values)
+    runs = _runs.get(conn)
+    if runs is None:
+        runs = _runs[conn] = {}
     while True:
-        if not seen[statement.name]:
-            yield from _prepare(conn, statement)
-            seen[statement.name] = True
-        conn.pgconn.send_query_prepared(statement.name, values, [1] * len(values), 1)
+        count = runs.get(statement.name, 0)
+        if prepare_after is None or 0 <= count < prepare_after:
+            runs[statement.name] = count + 1
+            pgconn.send_query_params(statement.text, values, statement.oids, formats, 1)
+            return _rows((yield from execute(pgconn)), encoding)
+        if count != _PREPARED:
+            pgconn.send_prepare(statement.name, statement.text, statement.oids)
+            with suppress(errors.DuplicatePreparedStatement):  # an interruption came before that was noted
+                _rows((yield from execute(pgconn)), encoding)
+            runs[statement.name] = _PREPARED
+        pgconn.send_query_prepared(statement.name, values, formats, 1)
         try:
-            return _rows((yield from execute(conn.pgconn)), conn)
+            return _rows((yield from execute(pgconn)), encoding)
         except errors.InvalidSqlStatementName:
-            seen[statement.name] = False
+            runs[statement.name] = prepare_after
 
 
-def _prepare(conn: Connection[Any] | AsyncConnection[Any], statement: Direct) -> PQGen[None]:
-    conn.pgconn.send_prepare(statement.name, statement.text, statement.oids)
-    with suppress(errors.DuplicatePreparedStatement):  # an interruption came before that was noted
-        _rows((yield from execute(conn.pgconn)), conn)
-
-
-def _rows(results: Sequence[PGresult], conn: Connection[Any] | AsyncConnection[Any]) -> list[Row]:
+def _rows(results: Sequence[PGresult], encoding: str) -> list[Row]:
     result = results[-1]
     if result.status in _FAILED:
-        raise errors.error_from_result(result, conn.info.encoding)
+        raise errors.error_from_result(result, encoding)
     return [(int.from_bytes(result.get_value(at, 0) or b"", "big"),) for at in range(result.ntuples)]
 
 

@@ -23,7 +23,7 @@ _NETWORK = {
     "tcp_user_timeout": 30_000,
 }
 """A peer that is gone without a word is noticed within 30 s, unless the connection string says otherwise."""
-_PREPARE_AFTER = 2
+_PREPARE_AFTER = 1
 _WHO = b"SELECT pg_backend_pid()"
 _RECONNECT_SECONDS = 2.0
 _PROBE_SECONDS = 3
