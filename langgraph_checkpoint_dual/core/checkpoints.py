@@ -13,6 +13,7 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
+import ormsgpack
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import Checkpoint, CheckpointMetadata, PendingWrite, writes_sort_key
 from langgraph.checkpoint.serde.base import SerializerProtocol
@@ -25,10 +26,14 @@ from langgraph_checkpoint_dual.core.rows import CheckpointRow, WriteRow
 from langgraph_checkpoint_dual.core.text import escape, unescape
 from langgraph_checkpoint_dual.core.tx import Row
 from langgraph_checkpoint_dual.errors import ConfigError, DecodeError
+from langgraph_checkpoint_dual.wire import PACK
 
 _ELSEWHERE = ("id", "channel_values", "channel_versions", "versions_seen")
 _PADDED = 32
 _TEXTS = frozenset((str,))
+_PLAIN = frozenset((str, int, type(None)))
+_SHORT = frozenset((list, str, int))
+"""What `_short` makes of versions; a list is a number and a text."""
 
 
 class Loaded(NamedTuple):
@@ -137,7 +142,21 @@ def sealed_body(
 ) -> bytes:
     """A checkpoint without its values, and the checksum of its metadata."""
     place = values.place("checkpoint", checkpoint_id, parent_id or "")
-    return values.seal(values.encode(serde, [*_shortened(checkpoint), checksum]), place)
+    return values.seal(_encoded(serde, [*_shortened(checkpoint), checksum]), place)
+
+
+def _encoded(serde: SerializerProtocol, body: list[Any]) -> bytes:
+    """As `values.encode`, which goes through all versions if a number among them looks like the tag of a buffer."""
+    rest, versions, *_ = body
+    if values.is_direct(serde) and _SHORT.issuperset(map(type, versions)) and all(map(_holds_nothing, rest.values())):
+        with suppress(TypeError):
+            return values.typed("msgpack", ormsgpack.packb(body, None, PACK))
+    return values.encode(serde, body)
+
+
+def _holds_nothing(value: Any) -> bool:
+    """Whether there can be no buffer in a value: the usual ones, quickly."""
+    return type(value) in _PLAIN or (type(value) is list and _TEXTS.issuperset(map(type, value)))
 
 
 def loaded(serde: SerializerProtocol, row: Row, write_rows: list[Row]) -> Loaded:
@@ -264,7 +283,7 @@ def _shortened(checkpoint: Mapping[str, Any]) -> list[Any]:
     places.default_factory = places.__len__
     channels, nodes = _by_place(checkpoint, places.__getitem__)
     if _TEXTS.issuperset(map(type, places)):
-        return [rest, [_short(version) for version in places], channels, nodes]
+        return [rest, list(map(_short, places)), channels, nodes]
     places.clear()  # 1 and 1.0 are two versions
     channels, nodes = _by_place(checkpoint, lambda version: places[type(version), version])
     return [rest, [_short(version) for _, version in places], channels, nodes]
@@ -273,8 +292,8 @@ def _shortened(checkpoint: Mapping[str, Any]) -> list[Any]:
 def _by_place(checkpoint: Mapping[str, Any], place: Callable[[Any], int]) -> tuple[Any, Any]:
     channels, seen = checkpoint.get("channel_versions"), checkpoint.get("versions_seen")
     return (
-        channels and {name: place(version) for name, version in channels.items()},
-        seen and {node: {name: place(at) for name, at in versions.items()} for node, versions in seen.items()},
+        channels and dict(zip(channels, map(place, channels.values()), strict=True)),
+        seen and {node: dict(zip(at, map(place, at.values()), strict=True)) for node, at in seen.items()},
     )
 
 

@@ -14,7 +14,7 @@ The contract:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -39,6 +39,7 @@ _COMPARE_BYTES = 4096
 """A put that would store more than this anew, or that is repeated, first reads what its parent has stored."""
 _BUDGET = 32_768
 _NUMBERS = frozenset((int, float, bool, type(None)))
+_TEXTS = frozenset((str,))
 
 
 class Putting:
@@ -90,7 +91,7 @@ class Putting:
         reuses = False
         for channel, value in self._values.items():
             before = known.get(channel)
-            if before is not None and before.holds(value):
+            if before is not None and (before.scalar is value or before.holds(value)):
                 channels[channel] = before
                 continue
             try:
@@ -181,8 +182,10 @@ def _at(row: CheckpointRow) -> dict[str, str]:
     return {"thread_id": row.thread_id, "checkpoint_ns": row.checkpoint_ns, "checkpoint_id": row.checkpoint_id}
 
 
-def weigh(several: Iterable[Any]) -> int:
+def weigh(several: Collection[Any]) -> int:
     """About the bytes of some values, found out cheaply: counting stops at what is worth a hop to a thread."""
+    if _TEXTS.issuperset(map(type, several)):
+        return 50 * len(several) + sum(map(len, several))
     total = 0
     for one in several:
         kind = type(one)
