@@ -11,16 +11,16 @@ time.
 
 The image of a message is also the form in which a plain message is stored: no other stored form begins with one of
 these numbers. The array of several, with 0xC1, which opens no msgpack value, and 0xFF before it, is the form of a list
-of these. `load`, `load_block` and `load_list` read these forms with the checks that a stored row needs; `revive` and
+of these. `load`, `load_all` and `load_list` read these forms with the checks that a stored row needs; `revive` and
 `revive_all` are for images that this process has made, or has loaded.
 """
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Iterable, Sequence
-from itertools import accumulate, chain, islice, pairwise
-from typing import Any
+import sys
+from collections.abc import Sequence
+from itertools import chain, islice
+from typing import Any, cast
 
 import ormsgpack
 from pydantic import ValidationError
@@ -122,9 +122,6 @@ def _opening(count: int) -> bytes:
     if count < 16:
         return bytes((0x90 | count,))
     return b"\xdc" + count.to_bytes(2, "big") if count < 65_536 else b"\xdd" + count.to_bytes(4, "big")
-
-
-_TAGS = (0xC4, 0xC5, 0xC6)
 
 
 def _may_hold_buffers(data: bytes) -> bool:
@@ -287,92 +284,124 @@ def _had_buffers(data: bytes, values: Any) -> bool:
 
 
 class Block:
-    """The images of elements that follow one another, as one msgpack array: compared and revived at once.
+    """The images of elements that follow one another, compared and revived at once.
 
-    All are of messages, or none is. Never changed.
+    They are one msgpack array. The texts of messages are kept beside it, as they are: most of them need no comparison,
+    because revivals share them, and no encoding. Never changed.
     """
 
-    __slots__ = ("_data", "_frame", "_lengths", "_types")
+    __slots__ = ("_data", "_frame", "_texts", "_types", "weight")
 
-    def __init__(self, data: bytes, lengths: Iterable[int], numbers: Sequence[int]) -> None:
-        self._data, self._lengths = data, array("L", lengths)
-        self._types = tuple([BY_NUMBER[number].cls for number in numbers])
-        self._frame = (*chain.from_iterable((number, None) for number in numbers), b"")
+    def __init__(self, values: Sequence[Any], types: tuple[type, ...]) -> None:
+        self._types, self._frame = types, (*chain.from_iterable((_NUMBERS[cls], None) for cls in types), b"")
+        self._texts = _texts(list(map(fields_of, values))) if types else None
+        self._data = self._encoded(values)
+        held = sum(map(sys.getsizeof, self._texts)) + 8 * len(values) if self._texts else 0
+        self.weight = 500 + len(self._data) + held + 32 * len(types)
+        """About the bytes of memory that it takes."""
 
     @classmethod
-    def of(cls, images: Sequence[bytes]) -> Block | None:
-        """The block of some images of faithful values; `None` if they are not all of one kind."""
-        numbers = [one[0] for one in images if _is_of_message(one)]
-        if len(numbers) not in (0, len(images)):
+    def of(cls, values: Sequence[Any]) -> Block | None:
+        """The block of some faithful values, which nobody changes meanwhile.
+
+        Returns:
+            `None` if only some of them are messages, or if one is nested just as deeply as can be.
+        """
+        types = tuple(map(type, values))
+        messages = sum(map(_NUMBERS.__contains__, types))
+        if messages not in (0, len(values)):
             return None
-        data = b"".join((_opening(len(images) + len(numbers) + 1), *images, _END))
-        return cls(data, map(len, images), numbers)
-
-    def __len__(self) -> int:
-        return len(self._lengths)
-
-    @property
-    def weight(self) -> int:
-        """About the bytes of memory that it takes."""
-        return 500 + len(self._data) + (32 if self._types else 8) * len(self)
+        try:
+            return cls(values, types if messages else ())
+        except (TypeError, AttributeError, ValueError):
+            return None
 
     def holds(self, values: Sequence[Any]) -> bool:
-        """Whether these are the images of these values."""
+        """Whether the images of these values are those of this block's."""
         try:
-            return len(values) == len(self) and self._encoded(values) == self._data
-        except (TypeError, AttributeError):
+            return self._encoded(values) == self._data
+        except (TypeError, AttributeError, ValueError):
             return False
 
-    def _encoded(self, values: Sequence[Any]) -> bytes | None:
+    def _encoded(self, values: Sequence[Any]) -> bytes:
+        """All but the texts of values that may be those of this block.
+
+        Raises:
+            ValueError: if they are not: they are others than messages of these classes with these texts and no more.
+            TypeError, AttributeError: if one of them has no image.
+        """
         if not self._types:
             return _pack([*values, b""], None, _STRICT)
         if tuple(map(type, values)) != self._types or any(map(extra_of, values)) or any(map(private_of, values)):
-            return None
+            raise ValueError("other classes, or more than fields")
+        fields = list(map(fields_of, values))
+        if self._texts is not None:
+            if _texts(fields) != self._texts:
+                raise ValueError("other texts")
+            fields = [{**own, _TEXT: None} for own in fields]
         frame = list(self._frame)
-        frame[1::2] = list(map(fields_of, values))
+        frame[1::2] = fields
         return _pack(frame, None, _STRICT)
+
+    def revive(self) -> list[Any]:
+        """As `revive` for each of the images."""
+        values = _unpack(self._data)
+        values.pop()
+        if not self._types:
+            return list(values)
+        fields = values[1::2]
+        for own, text in zip(fields, self._texts or (), strict=False):
+            own[_TEXT] = text
+        return build_all(values[::2], fields)
 
     def images(self) -> list[bytes]:
         """The image of each element."""
-        start = len(_opening(len(self._lengths) + len(self._types) + 1))
-        ends = accumulate(self._lengths, initial=start)
-        return [self._data[low:high] for low, high in pairwise(ends)]
+        return [one for one in map(image, self.revive()) if one is not None]
 
     def find(self, image: object) -> int | None:
         """The place of the first element with this image; `None` if there is none, or if it is no image."""
-        if type(image) is not bytes or len(image) not in self._lengths:
+        if type(image) is not bytes or not self._may_have(image):
             return None
         found = self.images()
         return found.index(image) if image in found else None
 
-    def revive(self) -> list[Any]:
-        """As `revive` for each of the images."""
+    def _may_have(self, image: bytes) -> bool:
+        if self._texts is None:
+            return image in self._data
         try:
-            values = _unpack(self._data)
-        except ValueError:  # such as one that is nested just as deeply as can be
-            return list(map(revive, self.images()))
-        values.pop()
-        return build_all(values[::2], values[1::2]) if self._types else list(values)
+            return _is_of_message(image) and _unpack(memoryview(image)[1:]).get(_TEXT) in self._texts
+        except ValueError:  # an extension value, as in none of these
+            return False
 
 
-def load_block(stored: Sequence[bytes]) -> tuple[list[Any], Block] | None:
-    """As `load` for each of a few messages, quickly, and the block of their images.
+_TEXT = "content"
+
+
+def _texts(several: Sequence[dict[str, Any]]) -> tuple[str, ...] | None:
+    """The texts of messages with these fields; `None` if one has none, or anything about them is unusual."""
+    if set(map(type, several)) != {dict}:
+        return None
+    texts = tuple([own.get(_TEXT) for own in several])
+    return cast("tuple[str, ...]", texts) if set(map(type, texts)) == {str} else None
+
+
+def load_all(stored: Sequence[bytes]) -> list[Any] | None:
+    """As `load` for each of a few messages that all have images, quickly.
 
     Returns:
         `None` if one of them needs a closer look, or is no message.
     """
     try:
-        data = b"".join((_opening(2 * len(stored) + 1), *stored, _END))
-        *values, end = _unpack(data)
+        *values, end = _unpack(b"".join((_opening(2 * len(stored) + 1), *stored, _END)))
         numbers, fields = values[::2], values[1::2]
         # Each begins where it should: none of them goes on in the next one.
         if end != b"" or numbers != [one[0] for one in stored] or not fit_all(numbers, fields):
             return None
-        if any(data.find(tag, 0, -len(_END)) >= 0 for tag in _TAGS) and _holds_buffers(fields):
+        if _holds_buffers([own for own, one in zip(fields, stored, strict=True) if _may_hold_buffers(one)]):
             return None
     except (ValueError, TypeError, LookupError):
         return None
-    return build_all(numbers, fields), Block(data, map(len, stored), numbers)
+    return build_all(numbers, fields)
 
 
 def revive(image: bytes) -> Any:

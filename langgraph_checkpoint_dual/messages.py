@@ -6,8 +6,8 @@ chat. `MessageShape.build` skips it exactly where `MessageShape.fits` has proved
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from itertools import chain, combinations
+from collections.abc import Callable, Sequence
+from itertools import combinations
 from typing import Any
 
 import langchain_core.messages as lc_messages
@@ -16,7 +16,6 @@ from pydantic import BaseModel
 
 Fields = dict[str, Any]
 Predicate = Callable[[Fields], bool]
-Together = Callable[[Sequence[Fields]], bool]
 
 # pydantic's own slots, read and set without the detours of BaseModel.
 fields_of = BaseModel.__dict__["__dict__"].__get__
@@ -47,13 +46,12 @@ class MessageShape:
         number: which stands for the class where messages are stored as their images.
         fields: the names of its fields in the order in which pydantic stores them.
         fits: takes the fields of a message and tells whether validating them would return them unchanged.
-        fit: the same for those of several messages; if not all of them fit, or one has an unusual shape, it is false.
     """
 
-    __slots__ = ("cls", "fields", "fit", "fits", "module", "name", "names", "number")
+    __slots__ = ("cls", "fields", "fits", "module", "name", "names", "number")
 
-    def __init__(self, cls: type[BaseMessage], number: int, fields: tuple[str, ...], fits: Predicate, fit: Together):
-        self.cls, self.number, self.fields, self.fits, self.fit = cls, number, fields, fits, fit
+    def __init__(self, cls: type[BaseMessage], number: int, fields: tuple[str, ...], fits: Predicate):
+        self.cls, self.number, self.fields, self.fits = cls, number, fields, fits
         self.module, self.name = cls.__module__, cls.__name__
         self.names = set(fields)
 
@@ -109,7 +107,13 @@ _USAGES = {_TOTALS + details: details for details in _ordered_subsets(tuple(_DET
 
 def _fits_usage(usage: Any) -> bool:
     """Token counts that are whole numbers, under the known names in the known order."""
-    if type(usage) is not dict or (details := _USAGES.get(tuple(usage))) is None:
+    if type(usage) is not dict:
+        return False
+    names = (*usage,)
+    if names == _TOTALS:  # as most are
+        total_in, total_out, total = usage.values()
+        return type(total_in) is type(total_out) is type(total) is int
+    if (details := _USAGES.get(names)) is None:
         return False
     total_in, total_out, total, *_ = usage.values()
     if not type(total_in) is type(total_out) is type(total) is int:
@@ -127,11 +131,12 @@ def _fits_usage(usage: Any) -> bool:
 def _fits_calls(calls: Any, invalid: Any, usage: Any, kwargs: dict[Any, Any]) -> bool:
     if type(calls) is not list or invalid != [] or not (usage is None or _fits_usage(usage)):
         return False
-    for call in calls:
+    if not calls:  # then validation parses those that a provider left in `additional_kwargs`
+        return not (kwargs and kwargs.get("tool_calls"))
+    for call in calls:  # noqa: SIM110  (a generator would cost more than the loop)
         if not _fits_tool_call(call):
             return False
-    # Without tool calls, validation parses those that a provider left in `additional_kwargs`.
-    return bool(calls) or not kwargs.get("tool_calls")
+    return True
 
 
 def _plain(type_: str) -> Predicate:
@@ -208,74 +213,6 @@ def _remove(type_: str) -> Predicate:
     return lambda fields: plain(fields) and fields["content"] == ""
 
 
-# Of several messages, column by column: what C code tells of all types at once is most of the work.
-
-
-def _are(type_: type, column: Iterable[Any]) -> bool:
-    return set(map(type, column)) == {type_}
-
-
-def _columns(several: Sequence[Fields]) -> list[tuple[Any, ...]]:
-    return list(zip(*map(dict.values, several), strict=True))
-
-
-def _maybe_text(column: Iterable[Any]) -> bool:
-    return set(map(type, column)) <= _MAYBE_TEXT
-
-
-_MAYBE_TEXT = {str, type(None)}
-
-
-def _fit_base(type_: str, columns: Sequence[Sequence[Any]]) -> bool:
-    content, kwargs, metadata, kind, name, id_ = columns
-    return (
-        _are(str, content)
-        and _are(dict, kwargs)
-        and _are(dict, metadata)
-        and _are(str, kind)
-        and set(kind) == {type_}
-        and _maybe_text(name)
-        and _maybe_text(id_)
-    )
-
-
-def _fit_plain(type_: str) -> Together:
-    def fit(several: Sequence[Fields]) -> bool:
-        return set(map(tuple, several)) == {_BASE} and _fit_base(
-            type_, list(zip(*map(dict.values, several), strict=True))
-        )
-
-    return fit
-
-
-def _fit_ai(several: Sequence[Fields]) -> bool:
-    """Only without tool calls, in these or in `additional_kwargs`."""
-    if set(map(tuple, several)) != {_AI}:
-        return False
-    *base, calls, invalid, usage = _columns(several)
-    return (
-        _fit_base("ai", base)
-        and not (any(base[1]) or any(calls) or any(invalid))
-        and _are(list, calls)
-        and _are(list, invalid)
-        and _fit_usages([one for one in usage if one is not None])
-    )
-
-
-def _fit_usages(usages: Sequence[Any]) -> bool:
-    if not usages:
-        return True
-    return (
-        _are(dict, usages)
-        and set(map(tuple, usages)) == {_TOTALS}
-        and _are(int, chain.from_iterable(map(dict.values, usages)))
-    )
-
-
-def _fit_none(several: Sequence[Fields]) -> bool:
-    return False
-
-
 # The order is that of the numbers in stored messages: new classes go at the end.
 _PREDICATES: dict[str, tuple[tuple[str, ...], Predicate]] = {
     "HumanMessage": (_BASE, _plain("human")),
@@ -294,11 +231,6 @@ _PREDICATES: dict[str, tuple[tuple[str, ...], Predicate]] = {
 }
 
 
-_TOGETHER: dict[str, Together] = {
-    "HumanMessage": _fit_plain("human"),
-    "AIMessage": _fit_ai,
-    "SystemMessage": _fit_plain("system"),
-}
 _FIRST_NUMBER = 16
 """Smaller ones are the types of serializers, in the bytes that begin with them."""
 
@@ -319,8 +251,7 @@ def _shape(index: int, name: str) -> MessageShape:
         and cls.model_config.get("extra") == "allow"
         and not cls.__private_attributes__
     )
-    fit = _TOGETHER.get(name, _fit_none) if known else _fit_none
-    return MessageShape(cls, _FIRST_NUMBER + index, tuple(cls.model_fields), fits if known else _never, fit)
+    return MessageShape(cls, _FIRST_NUMBER + index, tuple(cls.model_fields), fits if known else _never)
 
 
 SHAPES: tuple[MessageShape, ...] = tuple(_shape(index, name) for index, name in enumerate(_PREDICATES))
@@ -336,12 +267,8 @@ def fit_all(numbers: Sequence[int], fields: Sequence[Any]) -> bool:
     """
     if not set(map(type, fields)) <= {dict}:
         return False
-    by_number: dict[int, list[Fields]] = {number: [] for number in set(numbers)}
-    for number, own in zip(numbers, fields, strict=True):
-        by_number[number].append(own)
-    for number, several in by_number.items():
-        shape = BY_NUMBER[number]
-        if not shape.fit(several) and not all(map(shape.fits, several)):
+    for number, own in zip(numbers, fields, strict=True):  # noqa: SIM110  (a generator would cost more than the loop)
+        if not BY_NUMBER[number].fits(own):
             return False
     return True
 

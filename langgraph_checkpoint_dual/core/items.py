@@ -92,9 +92,6 @@ class Loose:
     def __init__(self, marks: tuple[Mark, ...]) -> None:
         self.marks = marks
 
-    def __len__(self) -> int:
-        return len(self.marks)
-
     @property
     def weight(self) -> int:
         """About the bytes of memory that they take."""
@@ -118,16 +115,17 @@ def marks_of(groups: Iterable[Group]) -> tuple[Mark, ...]:
     return tuple(chain.from_iterable(group.images() if isinstance(group, Block) else group.marks for group in groups))
 
 
-def grouped(kept: Sequence[Group], marks: Sequence[Mark], raws: Mapping[bytes, bytes]) -> tuple[Group, ...]:
+def size_of(group: Group) -> int:
+    """How many elements a group is about: a block is always full."""
+    return AT_ONCE if isinstance(group, Block) else len(group.marks)
+
+
+def grouped(kept: Sequence[Group], marks: Sequence[Mark]) -> tuple[Group, ...]:
     """These groups, and after them these marks in groups."""
     groups = list(kept)
-    if groups and marks and len(groups[-1]) < AT_ONCE:
+    if groups and marks and size_of(groups[-1]) < AT_ONCE:
         marks = (*marks_of([groups.pop()]), *marks)
-    for start in range(0, len(marks), AT_ONCE):
-        some = marks[start : start + AT_ONCE]
-        block = Block.of(some) if are_images(some) and raws.keys().isdisjoint(some) else None
-        groups.append(block or Loose(tuple(some)))
-    return tuple(groups)
+    return (*groups, *(Loose(tuple(marks[at : at + AT_ONCE])) for at in range(0, len(marks), AT_ONCE)))
 
 
 class Stored:
@@ -329,7 +327,7 @@ class _Numbering:
         self._old_raws: Mapping[bytes, bytes] = {}
         if base is not None and self._before is not None:
             self._old_raws, self._groups = base.raws, base.groups or ()
-        self._count = sum(map(len, self._groups))
+        self._count = sum(map(size_of, self._groups))
         self._added: dict[Mark, int] = {}
         self._finds = 0
 
@@ -357,7 +355,7 @@ class _Numbering:
             at = group.find(mark)
             if at is not None:
                 return self._old_seqs[before + at]
-            before += len(group)
+            before += size_of(group)
         return None
 
     @property
@@ -369,7 +367,7 @@ class _Numbering:
 
     def held(self, parts: Sequence[Any]) -> list[bool]:
         """For each group of the base's marks, whether the parts in its place have these images."""
-        ends = accumulate(map(len, self._groups), initial=0)
+        ends = accumulate(map(size_of, self._groups), initial=0)
         return [group.holds(parts[low:high]) for group, (low, high) in zip(self._groups, pairwise(ends), strict=True)]
 
     def use_all(self, held: Sequence[bool]) -> int:
@@ -388,7 +386,7 @@ class _Numbering:
             if same and isinstance(group, Block):
                 found += group.images()
             else:
-                found += images(parts[len(found) : len(found) + len(group)], marks_of([group]))
+                found += images(parts[len(found) : len(found) + size_of(group)], marks_of([group]))
         return found + list(map(image, parts[len(found) :]))
 
     def use(self, mark: Mark) -> bool:
@@ -429,7 +427,7 @@ class _Numbering:
         start = _first_number(self.new, self._before, fresh=self._fresh)
         ranges = self._all_ranges(seq if seq >= 0 else start - 1 - seq for seq in self._seqs)
         manifest = Manifest(self.kind, start + len(self.new), check, ranges)
-        groups = grouped(self._groups if self._kept else (), self._marks, self._raws)
+        groups = grouped(self._groups if self._kept else (), self._marks)
         stored = Stored(manifest, groups, self._raws)
         return Planned(stored, _numbered(start, self._id_hashes, self.new), self.reuses)
 
@@ -465,14 +463,34 @@ def _numbered(start: int, id_hashes: Iterable[int | None], new: Sequence[bytes])
     return list(zip(range(start, start + len(new)), id_hashes, new, strict=True))
 
 
-def value_of(stored: Stored, decode: Decode) -> Any:
-    """A value whose marks are known, anew: it shares nothing mutable with any other copy."""
-    if isinstance(stored.slot, Inline):
-        return decode(stored.slot.data)
+def value_of(stored: Stored, decode: Decode) -> tuple[Any, Stored]:
+    """A value whose marks are known, anew: it shares nothing mutable with any other copy.
+
+    Returns:
+        The value, and what is known of it, in the form in which it is read and compared more quickly again.
+    """
+    slot = stored.slot
+    if isinstance(slot, Inline):
+        return decode(slot.data), stored
     parts: list[Any] = []
+    groups: list[Group] = []
     for group in stored.groups or ():
-        parts += group.revive() if isinstance(group, Block) else parts_of(group.marks, stored.raws, decode)
-    return assemble(stored.slot.kind, parts)
+        some, group = _revived(group, stored.raws, decode)
+        parts += some
+        groups.append(group)
+    if tuple(groups) != stored.groups:
+        stored = Stored(slot, tuple(groups), stored.raws)
+    return assemble(slot.kind, parts), stored
+
+
+def _revived(group: Group, raws: Mapping[bytes, bytes], decode: Decode) -> tuple[list[Any], Group]:
+    """The parts of a group, anew, and if it can be one their block."""
+    if isinstance(group, Block):
+        return group.revive(), group
+    parts = parts_of(group.marks, raws, decode)
+    if len(group.marks) == AT_ONCE and not raws and are_images(group.marks):
+        return parts, Block.of(parts) or group
+    return parts, group
 
 
 def parts_of(marks: Sequence[Mark], raws: Mapping[bytes, bytes], decode: Decode) -> list[Any]:

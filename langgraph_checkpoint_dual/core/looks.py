@@ -36,7 +36,7 @@ from langgraph_checkpoint_dual.core.items import (
 from langgraph_checkpoint_dual.core.text import escape
 from langgraph_checkpoint_dual.core.tx import Row, Tx
 from langgraph_checkpoint_dual.errors import DecodeError
-from langgraph_checkpoint_dual.images import AT_ONCE, Copies, image, is_message, load, load_block
+from langgraph_checkpoint_dual.images import AT_ONCE, Copies, image, is_message, load, load_all
 
 ShelfKey: TypeAlias = tuple[str, str, str]
 
@@ -108,7 +108,7 @@ class _Shelf:
             again: whether many of its items are read more than once.
         """
         if self._read is not None and self._read.slot == slot:
-            return value_of(self._read, partial(values.decode, serde)), self._read
+            return value_of(self._read, partial(values.decode, serde))
         seqs = slot.seqs
         if not self._marks and not again and len(set(seqs)) == len(seqs):
             return self._read_at_once(slot, seqs, serde)
@@ -127,7 +127,7 @@ class _Shelf:
                 opened.pop(seq) if seq in opened else self._copy(seq, mark, decode)
                 for seq, mark in zip(seqs, marks, strict=True)
             ]
-        groups = (Loose(tuple(marks)),) if again else grouped((), marks, raws)
+        groups = (Loose(tuple(marks)),) if again else grouped((), marks)
         return assemble(slot.kind, parts), Stored(slot, groups, raws)
 
     def _read_at_once(self, slot: Manifest, seqs: Sequence[int], serde: SerializerProtocol) -> tuple[Any, Stored]:
@@ -136,9 +136,9 @@ class _Shelf:
         groups: list[Group] = []
         for start in range(0, len(seqs), AT_ONCE):
             some = seqs[start : start + AT_ONCE]
-            found, more = self._open_some(self._take(some), serde)
+            found, group = self._open_some(self._take(some), serde)
             parts += found
-            groups += more
+            groups.append(group)
             for seq in some:  # so that memory is used again rather than taken anew
                 del self.fetched[seq]
         self._read = Stored(slot, tuple(groups), dict(self._raws))
@@ -171,22 +171,21 @@ class _Shelf:
         numbers = list(dict.fromkeys(seqs))
         for start in range(0, len(numbers), AT_ONCE):
             some = numbers[start : start + AT_ONCE]
-            parts, groups = self._open_some(self._take(some), serde)
+            parts, group = self._open_some(self._take(some), serde)
             opened.update(zip(some, parts, strict=True))
-            self._marks.update(zip(some, marks_of(groups), strict=True))
+            self._marks.update(zip(some, group.marks, strict=True))
             for seq in some:
                 del self.fetched[seq]
         return opened
 
-    def _open_some(self, typed: list[bytes], serde: SerializerProtocol) -> tuple[list[Any], tuple[Group, ...]]:
+    def _open_some(self, typed: list[bytes], serde: SerializerProtocol) -> tuple[list[Any], Loose]:
         """The parts that a few items hold, and their marks."""
-        loaded = load_block(typed) if is_message(typed[0]) else None
-        if loaded is not None:
-            messages, block = loaded
-            return messages, (block,)
+        messages = load_all(typed) if is_message(typed[0]) else None
+        if messages is not None:
+            return messages, Loose(tuple(typed))
         trusted = values.is_trusted(serde)
         opened = [self._open(one, serde, trusted) for one in typed]
-        return [part for part, _ in opened], grouped((), [mark for _, mark in opened], self._raws)
+        return [part for part, _ in opened], Loose(tuple([mark for _, mark in opened]))
 
     def _take(self, seqs: Sequence[int]) -> list[bytes]:
         """The typed bytes of fetched items."""
@@ -313,7 +312,7 @@ class Look:
         key = _key(loaded, channel)
         known = self._stored(key)
         if known is not None and known.slot == slot and known.groups is not None:
-            return value_of(known, partial(values.decode, serde)), known
+            return value_of(known, partial(values.decode, serde))
         return self._shelves[key].read(slot, serde, again=self._many)
 
     def _wanted(self, key: ShelfKey, manifests: list[Manifest]) -> list[Range]:
