@@ -70,9 +70,11 @@ async def test_what_somebody_deallocates_is_prepared_again(
     for number in range(3):
         await work(saver, "thread", number)
     await run(conn, command)
+    assert (await ask(conn, PREPARED)) == (0,)
     await work(saver, "thread", 3)
+    await work(saver, "thread", 4)
     assert (await ask(conn, PREPARED)) == (2,)
-    assert stored(postgres_uri, "thread") == [(number, 2) for number in range(4)]
+    assert stored(postgres_uri, "thread") == [(number, 2) for number in range(5)]
 
 
 async def test_what_is_there_already_is_used(opened: tuple[Any, Any], postgres_uri: str) -> None:

@@ -5,7 +5,7 @@ The contract:
 1. Every argument of a statement that is run here has its type in the SQL, as `:name::type` or, if that is an array that
    the planner may look at, `CAST(:name AS type[])`. It goes in binary form; nothing is found out about it at run time.
 2. A statement that was run as often as the connection's `prepare_threshold` says is prepared there, which is a round
-   trip more, under a name that its text gives it. Somebody else may deallocate it; then it is prepared again.
+   trip more, under a name that its text gives it. Somebody else may deallocate it: that run goes without.
 3. Only a connection in autocommit mode, outside of transactions and pipelines, is used so (`is_free`).
 4. Waiting, and what Ctrl-C or a cancellation does meanwhile, is left to psycopg's `wait`, which runs the generator.
 """
@@ -120,7 +120,8 @@ def run(
         try:
             return _rows((yield from execute(pgconn)), encoding)
         except errors.InvalidSqlStatementName:
-            runs[statement.name] = prepare_after
+            del runs[statement.name]
+            prepare_after = None
 
 
 def _rows(results: Sequence[PGresult], encoding: str) -> list[Row]:
