@@ -6,6 +6,7 @@ if TYPE_CHECKING:
     from langgraph_checkpoint_dual.cache import Cache
     from langgraph_checkpoint_dual.configuration import CheckpointerConfig
     from langgraph_checkpoint_dual.core.retention import Retention
+    from langgraph_checkpoint_dual.encryption import KeyringSerializer
     from langgraph_checkpoint_dual.observing import Observer
     from langgraph_checkpoint_dual.opening import aopen_saver, open_saver
     from langgraph_checkpoint_dual.postgres import PostgresSaver
@@ -19,6 +20,7 @@ __all__ = [
     "AsyncSqliteSaver",
     "Cache",
     "CheckpointerConfig",
+    "KeyringSerializer",
     "Observer",
     "PostgresSaver",
     "Retention",
@@ -35,6 +37,7 @@ _HOMES = {
     "AsyncPostgresSaver": "postgres.aio",
     "CheckpointerConfig": "configuration",
     "Cache": "cache",
+    "KeyringSerializer": "encryption",
     "Observer": "observing",
     "Retention": "core.retention",
     "Serializer": "serde",

@@ -14,8 +14,10 @@ from pydantic import Field, Secret, SecretStr, ValidationError, field_validator,
 from typing_extensions import Self
 
 from langgraph_checkpoint_dual.cache import DEFAULT_BYTES, DEFAULT_ENTRIES, Cache
+from langgraph_checkpoint_dual.core.integrity import keys_of
 from langgraph_checkpoint_dual.core.redacting import redaction_of
 from langgraph_checkpoint_dual.core.retention import Retention
+from langgraph_checkpoint_dual.encryption import integrity_keys
 from langgraph_checkpoint_dual.errors import ConfigError
 from langgraph_checkpoint_dual.opening import Opening, aopen_saver, masked, open_saver, target
 from langgraph_checkpoint_dual.postgres import PostgresSaver
@@ -32,7 +34,7 @@ _ONLY = {
     "sqlite": {"synchronous"},
     "postgres": {"password", "pg_schema", "min_size", "max_size", "retry_for", "response_timeout"},
 }
-_NOT_PASSED = {"url", "password", "pg_schema", "cache_bytes", "cache_entries"}
+_NOT_PASSED = {"url", "password", "integrity_key", "pg_schema", "cache_bytes", "cache_entries"}
 
 
 class DatabaseUrl(Secret[str]):
@@ -73,6 +75,8 @@ class CheckpointerConfig(BaseSettings):
     adopt: bool = Field(True, description="read the threads that the official saver has left")
     search: bool = Field(False, description="index the words of messages, so that they can be searched")
     redact: tuple[str, ...] | None = Field(None, description="keys and patterns that are left out of metadata")
+    plaintext: Literal["refuse", "read"] = Field("refuse", description="what is not encrypted, where serde= encrypts")
+    integrity_key: SecretStr | None = Field(None, description="in base64, for MACs of rows; several: newest first")
     timeout: float = Field(30.0, ge=0, description="seconds to wait for a lock, or for a connection of the pool")
     synchronous: Literal["EXTRA", "FULL", "NORMAL", "OFF"] = Field("FULL", description="SQLite's setting of this name")
     min_size: int = Field(1, ge=0, description="Postgres: connections of the pool at least")
@@ -99,6 +103,13 @@ class CheckpointerConfig(BaseSettings):
     def _can_be_left_out(cls, redact: tuple[str, ...] | None) -> tuple[str, ...] | None:
         redaction_of(redact)
         return redact
+
+    @field_validator("integrity_key")
+    @classmethod
+    def _can_make_macs(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None:
+            keys_of(_keys_in(key))
+        return key
 
     @model_validator(mode="after")
     def _fits_the_database(self) -> Self:
@@ -140,11 +151,17 @@ class CheckpointerConfig(BaseSettings):
         found = {name: getattr(self, name) for name in self.model_fields_set - _NOT_PASSED}
         if self.password is not None:
             found["password"] = self.password.get_secret_value()
+        if self.integrity_key is not None:
+            found["integrity_key"] = _keys_in(self.integrity_key)
         if self.pg_schema is not None:
             found["schema"] = self.pg_schema
         if self.model_fields_set & {"cache_bytes", "cache_entries"}:
             found["cache"] = Cache(self.cache_bytes, self.cache_entries)
         return found
+
+
+def _keys_in(key: SecretStr) -> list[bytes]:
+    return integrity_keys(key.get_secret_value(), "integrity_key")
 
 
 def _told(error: ValidationError) -> str:

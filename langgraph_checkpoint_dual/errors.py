@@ -54,6 +54,13 @@ class DecodeError(CheckpointerError, ValueError):
         return type(self)(self.reason, **{**where, **self.where})
 
 
+class PlaintextError(DecodeError):
+    """A stored value that is not encrypted, though the serializer of the saver encrypts.
+
+    Whoever can write to the database could have put it there without the key. A saver with `plaintext="read"` reads it.
+    """
+
+
 class ThreadNotFoundError(CheckpointerError, KeyError):
     """There is no such thread in the registry."""
 

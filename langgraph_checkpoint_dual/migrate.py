@@ -61,4 +61,4 @@ async def amigrate(
 
 def _store(saver: Saver) -> Store:
     """What is known of moved checkpoints is of no use to runs, and is kept apart."""
-    return Store(saver.serde, Cache(), Rules())
+    return Store(saver._store.serde, Cache(), Rules())

@@ -6,8 +6,9 @@ whether the schema is ready) sits in objects that clones share: `with_allowlist`
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Any, ClassVar, TypeVar
@@ -31,6 +32,7 @@ from langgraph_checkpoint_dual.core.conversations import searching
 from langgraph_checkpoint_dual.core.conversations.deltas import Reducer
 from langgraph_checkpoint_dual.core.conversations.indexing import Indexing
 from langgraph_checkpoint_dual.core.conversations.searching import MARKS, SearchPage, index_of
+from langgraph_checkpoint_dual.core.integrity import Given, Keys, Sealing, keys_of
 from langgraph_checkpoint_dual.core.keeping import Keeper, keeper_of
 from langgraph_checkpoint_dual.core.listing import Listing, listing
 from langgraph_checkpoint_dual.core.official.adopting import Adopting, Adoption
@@ -41,6 +43,7 @@ from langgraph_checkpoint_dual.core.store import LATE, Rules, Store
 from langgraph_checkpoint_dual.core.trimming import HISTORIES
 from langgraph_checkpoint_dual.core.tx import Database, finish
 from langgraph_checkpoint_dual.core.versions import next_version
+from langgraph_checkpoint_dual.encryption import PLAINTEXT, KeyringSerializer, reading_plaintext
 from langgraph_checkpoint_dual.errors import ConfigError, DecodeError
 from langgraph_checkpoint_dual.observing import Observer
 from langgraph_checkpoint_dual.registry import Threads
@@ -64,6 +67,8 @@ class Saver(BaseCheckpointSaver[str]):
     _cache: Cache
     _rules: Rules
     _keeper: Keeper | None
+    _reads_plaintext: bool
+    _keys: Keys | None
 
     def __init__(
         self,
@@ -78,8 +83,14 @@ class Saver(BaseCheckpointSaver[str]):
         search: bool | str = False,
         redact: Redact | None = None,
         observer: Observer | None = None,
+        plaintext: str = "refuse",
+        integrity_key: Given = None,
     ) -> None:
         super().__init__(serde=serde or Serializer())
+        if plaintext not in PLAINTEXT:
+            raise ConfigError(f"plaintext must be one of {', '.join(PLAINTEXT)}, not {plaintext!r}")
+        self._reads_plaintext = plaintext == "read"
+        self._keys = keys_of(integrity_key)
         self._cache = Cache() if cache is None else cache
         if late not in LATE:
             raise ConfigError(f"late must be one of {', '.join(LATE)}, not {late!r}")
@@ -87,7 +98,7 @@ class Saver(BaseCheckpointSaver[str]):
             raise ConfigError(f"history must be one of {', '.join(HISTORIES)}, not {history!r}")
         self._rules = Rules(late, fence, history, redaction_of(redact))
         self._keeper = keeper_of(retention, history)
-        self._adoption = Adoption(adopt)
+        self._adoption = Adoption(adopt and self._keys is None)  # official rows have no MAC
         self._index = index_of(search, self.serde)
         self._observer = observer or Observer()
 
@@ -101,10 +112,15 @@ class Saver(BaseCheckpointSaver[str]):
 
     def _indexed(self, db: Database) -> Database:
         """The database, where what is put in is also indexed for search."""
+        db = self._sealing(db)
         if self._index is None:
             return db
         searching.check_open(self.serde)  # which may have been replaced
         return Indexing(db, self._index, self.serde)
+
+    def _sealing(self, db: Database) -> Database:
+        """The database, where rows have MACs if the saver has a key."""
+        return db if self._keys is None else Sealing(db, self._keys)
 
     def _adopting(self, db: Database) -> Database:
         """The same with the threads that the official saver has left in it."""
@@ -115,7 +131,19 @@ class Saver(BaseCheckpointSaver[str]):
 
     @property
     def _store(self) -> Store:
-        return Store(self.serde, self._cache, self._rules, self._keeper)
+        serde = reading_plaintext(self.serde) if self._reads_plaintext else self.serde
+        return Store(serde, self._cache, self._rules, self._keeper)
+
+    def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> BaseCheckpointSaver[str]:
+        """See `BaseCheckpointSaver.with_allowlist`, which knows no keyrings."""
+        if not isinstance(self.serde, KeyringSerializer):
+            return super().with_allowlist(extra_allowlist)
+        serde = self.serde.with_msgpack_allowlist(extra_allowlist)
+        if serde is self.serde:
+            return self
+        clone = copy.copy(self)
+        clone.serde = serde
+        return clone
 
     @property
     def threads(self) -> Threads:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import sqlite3
@@ -31,7 +32,7 @@ from tests.support.tables import contents, is_postgres, rows, tables
 
 COMMANDS = (
     "threads history show diff messages search size copy delete prune vacuum migrate transfer export import "
-    "setup verify ddl doctor"
+    "setup verify ddl doctor reseal"
 ).split()
 SECRET = "s3cr3t/w@rd"
 Run = Callable[..., Any]
@@ -590,6 +591,94 @@ def test_odd_names_are_found_again(database: str, run: Run, ask: Any) -> None:
     assert len(ask("history", odd)["checkpoints"]) == 1
     run("delete", odd, "--yes")
     assert ask("threads")["total"] == 0
+
+
+# --- Rows with MACs ---
+
+KEYS = {name: base64.b64encode(f"a key of 32 bytes, named {name:.<8}".encode()).decode() for name in ("one", "two")}
+ONE, TWO = ("LANGGRAPH_INTEGRITY_KEY", "LANGGRAPH_TARGET_INTEGRITY_KEY")
+
+
+@pytest.fixture
+def sealed(database: str) -> str:
+    """A database with `integrity_key=`; its key in base64."""
+    with open_saver(database, integrity_key=base64.b64decode(KEYS["one"])) as saver:
+        put(saver, config(), ["h0"], 0)
+        put(saver, config(), ["h0", "a1"], 1)
+    return KEYS["one"]
+
+
+def test_the_key_of_macs_comes_from_the_environment(
+    sealed: str, database: str, run: Run, ask: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = run("doctor", code=2)
+    assert ONE in refused
+    assert "stored with integrity_key=" in run("show", "thread")
+    monkeypatch.setenv(ONE, KEYS["two"])
+    said = run("doctor", code=1)
+    assert "damaged" in said
+    assert "another integrity_key=" in run("show", "thread")
+    monkeypatch.setenv(ONE, f"{KEYS['two']}, {sealed}")
+    assert "no damage found" in run("doctor")
+    assert ask("messages", "thread")["total"] == 2
+    run("copy", "thread", "copy")
+    run("prune", "copy", "--yes")
+    assert ask("threads")["total"] == 2
+    monkeypatch.setenv(ONE, f"{sealed[:-6]}!")
+    wrong = run("threads", code=2)
+    assert "no base64" in wrong
+    for text in (refused, said, wrong):
+        assert sealed[:-6] not in text
+        assert KEYS["two"] not in text
+
+
+def test_a_database_is_resealed(chat: Any, database: str, run: Run, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "no key" in run("reseal", code=2)
+    monkeypatch.setenv(ONE, KEYS["one"])
+    done = ask("reseal", code=1)
+    assert (done["changed"], done["refused"] > 5) == (0, True)
+    run("reseal", "--accept-unsealed", code=2)  # there is nobody to ask
+    assert ask("reseal", "--accept-unsealed", "--yes") == {**done, "changed": done["refused"], "refused": 0}
+    assert "no damage found" in run("doctor")
+    monkeypatch.setenv(ONE, f"{KEYS['two']} {KEYS['one']}")
+    assert f"{done['rows']} resealed, 0 refused" in run("reseal")
+    monkeypatch.setenv(ONE, KEYS["two"])
+    assert "no damage found" in run("doctor")
+    assert ask("messages", "thread")["total"] == 3
+
+
+def test_macs_are_made_anew_by_what_moves_threads(
+    sealed: str, database: str, run: Run, ask: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(ONE, sealed)
+    for name, key in (("same", None), ("other", KEYS["two"]), ("none", "")):
+        target = str(tmp_path / f"{name}.db")
+        if key is not None:
+            monkeypatch.setenv(TWO, key)
+        assert ask("transfer", database, target, "--verify")["verified"] == 2
+        monkeypatch.delenv(TWO, raising=False)
+        monkeypatch.setenv(ONE, sealed if key is None else key)
+        assert "no damage found" in run("doctor", db=target)
+        monkeypatch.setenv(ONE, sealed)
+    run("delete", "thread", "--yes")
+    file = str(tmp_path / "none.db")
+    monkeypatch.delenv(ONE)
+    monkeypatch.setenv(TWO, sealed)
+    assert ask("import", file)["verified"] == 2
+    monkeypatch.setenv(ONE, sealed)
+    assert "no damage found" in run("doctor")
+
+
+def test_official_threads_get_macs_when_they_are_moved(
+    database: str, run: Run, ask: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    golden.load(golden.LATEST, database)
+    monkeypatch.setenv(ONE, KEYS["one"])
+    assert "content" in ask("messages", "chat")["messages"][0]
+    moved = ask("migrate", "--verify")
+    assert moved["verified"] == moved["checkpoints"] > 40
+    assert ask("reseal")["changed"] == 0
+    assert "no damage found" in run("doctor")
 
 
 # --- Secrets, errors, processes ---

@@ -1,4 +1,4 @@
-"""Commands about the database itself: setup, verify, ddl, doctor."""
+"""Commands about the database itself: setup, verify, ddl, doctor, reseal."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from langgraph_checkpoint_dual.core.inspection.doctor import Examination, Findin
 from langgraph_checkpoint_dual.core.inspection.mending import repair
 from langgraph_checkpoint_dual.core.migrations import migrations_of
 from langgraph_checkpoint_dual.core.tx import finish
+from langgraph_checkpoint_dual.integrity import reseal
 from langgraph_checkpoint_dual.opening import is_postgres, target
 from langgraph_checkpoint_dual.saver import Saver
 
 
 def declare(app: typer.Typer) -> None:
     """Adds the commands."""
-    for name, function in (("setup", setup), ("verify", verify), ("doctor", doctor)):
+    for name, function in (("setup", setup), ("verify", verify), ("doctor", doctor), ("reseal", resealed)):
         command(app, name, panel="The database")(function)
     command(app, "ddl", panel="The database", json=False)(ddl)
 
@@ -90,7 +91,9 @@ def doctor(
                 _show_findings(desk, found)
             confirm(f"\nRepair what can be repaired in {desk.shown}?", yes=yes)
             with _backup(desk, backup) as (saved, save):
-                mended = finish(repair(saver._blocking, found.findings, _migrations(desk), save, saver._store))
+                mended = finish(
+                    repair(saver._sealing(saver._blocking), found.findings, _migrations(desk), save, saver._store)
+                )
     left = [finding for finding in found.findings if finding not in mended]
     if desk.as_json:
         say_json(_examination_json(found, mended, saved))
@@ -103,13 +106,41 @@ def doctor(
         raise typer.Exit(Code.NO)
 
 
+def resealed(
+    desk: Desk,
+    *,
+    accept_unsealed: Annotated[
+        bool, typer.Option("--accept-unsealed", help="Take rows that have no MAC for right, whoever has stored them.")
+    ] = False,
+    yes: Yes = False,
+) -> None:
+    """Give every row a MAC under the first key in LANGGRAPH_INTEGRITY_KEY: after a change of keys, or to begin.
+
+    Exit code 1 if rows were refused: they stay as they are, and doctor names them. It may be interrupted and repeated.
+    """
+    with desk.saver(ours=True) as saver:
+        if accept_unsealed:
+            confirm(f"Take all rows of {desk.shown} that have no MAC for right?", yes=yes)
+        with counting("resealing") as update:
+            unsealed = "accept" if accept_unsealed else "refuse"
+            done = reseal(
+                saver, unsealed=unsealed, on_progress=lambda now: update(now.threads, None, count(now.rows, "row"))
+            )
+    looked = f"{count(done.rows, 'row')} of {count(done.threads, 'thread')}"
+    _say(desk, f"{looked}: {done.changed:,} resealed, {done.refused:,} refused", **done._asdict())
+    if done.refused:
+        raise typer.Exit(Code.NO)
+
+
 def _examined(desk: Desk, saver: Saver, thread: str | None) -> Examination:
     with counting("looking") as update:
 
         def progress(done: int, total: int) -> None:
             update(done, None if thread else total, f"{done:,} rows")
 
-        return finish(examine(saver._blocking, thread_id=thread, serde=saver.serde, on_progress=progress))
+        return finish(
+            examine(saver._sealing(saver._blocking), thread_id=thread, serde=saver.serde, on_progress=progress)
+        )
 
 
 def _migrations(desk: Desk) -> Any:

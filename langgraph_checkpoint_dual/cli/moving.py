@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ from langgraph_checkpoint_dual.cli.commands import Desk, Yes, command, confirm
 from langgraph_checkpoint_dual.cli.looking import Namespace
 from langgraph_checkpoint_dual.cli.outcomes import Code, NotFound
 from langgraph_checkpoint_dual.cli.output import bytes_of, cell, count, counting, say, say_json
-from langgraph_checkpoint_dual.cli.places import opened
+from langgraph_checkpoint_dual.cli.places import INTEGRITY, TARGET_INTEGRITY, opened
 from langgraph_checkpoint_dual.core.inspection.describing import MessageReader
 from langgraph_checkpoint_dual.errors import ConfigError
 from langgraph_checkpoint_dual.migrate import MoveError
@@ -181,8 +182,10 @@ def _transfer(desk: Desk, source: str, target: str, options: dict[str, Any]) -> 
             update(now.threads, now.threads_total, f"{count(now.checkpoints, 'checkpoint')}{size}")
 
         one = stack.enter_context(opened(source, _schema(desk, source), desk.prefix))
+        keys = TARGET_INTEGRITY if TARGET_INTEGRITY in os.environ else INTEGRITY
+        create = not options.get("dry_run")
         two = stack.enter_context(
-            opened(target, _schema(desk, target), desk.prefix, create=not options.get("dry_run"), look=False)
+            opened(target, _schema(desk, target), desk.prefix, create=create, look=False, keys=keys)
         )
         try:
             report = transferred(one, two, **options, recode=False, on_progress=progress)

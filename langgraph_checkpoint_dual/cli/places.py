@@ -15,11 +15,14 @@ from langgraph_checkpoint_dual.core.conversations.indexing import Index
 from langgraph_checkpoint_dual.core.conversations.searching import kept_index
 from langgraph_checkpoint_dual.core.official.adopting import is_there
 from langgraph_checkpoint_dual.core.tx import finish
+from langgraph_checkpoint_dual.encryption import integrity_keys_from_env
 from langgraph_checkpoint_dual.errors import ConfigError, SchemaError
 from langgraph_checkpoint_dual.opening import is_postgres, masked, secrets_of, target
 from langgraph_checkpoint_dual.saver import Saver
 
 _NO_PATH, _URL = re.compile(r"(?!file:)\w{2,}:/"), re.compile(r"\w[\w+.-]*://")
+INTEGRITY, TARGET_INTEGRITY = "LANGGRAPH_INTEGRITY_KEY", "LANGGRAPH_TARGET_INTEGRITY_KEY"
+"""Environment variables with the keys of MACs: of all databases, and of the one that is moved to if that has others."""
 _PATIENCE = 10
 """How many seconds to wait for a server that does not answer."""
 
@@ -35,6 +38,7 @@ def opened(
     ours: bool = False,
     serde: Any = None,
     search: str | None = None,
+    keys: str = INTEGRITY,
 ) -> Iterator[Saver]:
     """A saver on the database at a URL.
 
@@ -46,6 +50,7 @@ def opened(
         serde: the serializer of the saver; unless given, one that carries along what it does not know.
         search: the channel that is searched. Unless given, an index that is there is kept by what changes messages,
             which has no serializer of its own.
+        keys: the environment variable with the keys of MACs.
 
     Raises:
         NotFound: if there are no checkpoints of either kind, and nothing may be made.
@@ -57,7 +62,11 @@ def opened(
     on_postgres = is_postgres(url)
     if schema is not None and not on_postgres:
         raise ConfigError("--schema is for Postgres; a SQLite database has none")
-    place = Place(target(url).place, schema, {"prefix": prefix, "serde": serde or Carrier()})
+    place = Place(
+        target(url).place,
+        schema,
+        {"prefix": prefix, "serde": serde or Carrier(), "integrity_key": integrity_keys_from_env(keys)},
+    )
     connect = _on_postgres if on_postgres else _on_sqlite
     with connect(place, create=create) as saver:
         missing = None if create else _missing(saver)
@@ -68,7 +77,8 @@ def opened(
             return
     if ours:
         raise NotFound(f"{masked(url)}: {missing}")
-    with connect(place, beside=True) as saver:
+    official = place._replace(options={**place.options, "integrity_key": None})  # there are no rows of ours to check
+    with connect(official, beside=True) as saver:
         if not finish(saver._blocking.read(is_there)):
             raise NotFound(f"{masked(url)}: {missing}")
         if look:

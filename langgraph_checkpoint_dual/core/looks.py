@@ -35,6 +35,7 @@ from langgraph_checkpoint_dual.core.items import (
 )
 from langgraph_checkpoint_dual.core.text import escape
 from langgraph_checkpoint_dual.core.tx import Row, Tx
+from langgraph_checkpoint_dual.encryption import refuses_plaintext
 from langgraph_checkpoint_dual.errors import DecodeError
 from langgraph_checkpoint_dual.images import AT_ONCE, Copies, image, is_message, load, load_all
 
@@ -180,7 +181,7 @@ class _Shelf:
 
     def _open_some(self, typed: list[bytes], serde: SerializerProtocol) -> tuple[list[Any], Loose]:
         """The parts that a few items hold, and their marks."""
-        messages = load_all(typed) if is_message(typed[0]) else None
+        messages = load_all(typed) if is_message(typed[0]) and not refuses_plaintext(serde) else None
         if messages is not None:
             return messages, Loose(tuple(typed))
         trusted = values.is_trusted(serde)
@@ -203,12 +204,12 @@ class _Shelf:
             raise ItemLost(f"item {seq} of the stored value is missing")
         _, _, added_at, checksum, typed = found
         if values.item_checksum(typed, self._start, seq, added_at) != checksum:
-            raise DecodeError(f"item {seq} of the stored value is damaged: its checksum does not fit")
+            raise DecodeError(f"item {seq} of the stored value {values.unfit(checksum)}")
         return bytes(typed)
 
     def _open(self, typed: bytes, serde: SerializerProtocol, trusted: bool) -> tuple[Any, Mark]:
         """The part that an item holds, and its mark."""
-        if is_message(typed):
+        if is_message(typed) and not refuses_plaintext(serde):
             message, mark = load(typed)
             return message, mark or (typed,)
         part = values.decode(serde, typed)

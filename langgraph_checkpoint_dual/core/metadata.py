@@ -88,6 +88,14 @@ def from_json(text: str, checksum: int) -> dict[str, Any]:
     return found
 
 
+def canonical(text: str) -> str | None:
+    """The text of `to_json` that a database has laid out anew as this one; `None` if it is no JSON."""
+    try:
+        return _text(json.loads(text))
+    except (ValueError, TypeError, RecursionError):
+        return None
+
+
 _text = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
 
 

@@ -16,9 +16,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from langgraph.checkpoint.serde.base import SerializerProtocol
-from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
 
+from langgraph_checkpoint_dual.encryption import encrypts, plaintext_error, refuses_plaintext
 from langgraph_checkpoint_dual.errors import DecodeError, EncodeError
 from langgraph_checkpoint_dual.images import (
     is_list,
@@ -37,6 +37,16 @@ _OTHER = 255
 _SNAPSHOT = b"\xfe"
 _SHORTER = frozenset((list, _DeltaSnapshot, *BY_CLASS))
 _HEADER = 4
+
+MARK = b"\xffMAC"
+"""What the bytes of a row end with that has a MAC (`core/integrity.py`)."""
+MISFIT, BARE = b"\xfe", b"\xff"
+"""In place of sealed bytes whose MAC does not fit, or that have none: they are too short to have a checksum."""
+MISFIT_ITEM, BARE_ITEM = -1, -2
+"""The same for items, in place of their checksum, which is never negative."""
+_MISFIT = "are damaged: their MAC does not fit, so they were changed, or were stored with another integrity_key="
+_BARE = "have no MAC: they were stored without integrity_key=, or changed since"
+REFUSED: dict[bytes | int, str] = {MISFIT: _MISFIT, MISFIT_ITEM: _MISFIT, BARE: _BARE, BARE_ITEM: _BARE}
 
 
 def encode(serde: SerializerProtocol, value: Any) -> bytes:
@@ -83,8 +93,11 @@ def decode(serde: SerializerProtocol, typed: bytes) -> Any:
     """The value of typed bytes.
 
     Raises:
-        DecodeError: if the bytes are damaged, or of a type that the serializer may not revive.
+        PlaintextError: if they are not encrypted, and the serializer encrypts.
+        DecodeError: if they are damaged, or of a type that the serializer may not revive.
     """
+    if not is_direct(serde) and refuses_plaintext(serde):
+        _check_encrypted(typed)
     if is_message(typed):
         return load(typed)[0]
     if is_list(typed):
@@ -100,13 +113,23 @@ def decode(serde: SerializerProtocol, typed: bytes) -> Any:
         raise DecodeError(f"{type(serde).__name__} cannot read the stored {name}: {exc or type(exc).__name__}") from exc
 
 
+def _check_encrypted(typed: bytes) -> None:
+    if typed[0] == _OTHER:
+        name = split(typed)[0]
+        if "+" in name:
+            return
+    else:
+        name = _TYPES[typed[0]] if typed[0] < len(_TYPES) else "message"
+    raise plaintext_error(name)
+
+
 def decode_all(serde: SerializerProtocol, typed: Sequence[bytes]) -> list[Any]:
     """The values of many typed bytes.
 
     Raises:
         DecodeError: as `decode`.
     """
-    lists = list(filter(is_list, typed))
+    lists = [] if refuses_plaintext(serde) else list(filter(is_list, typed))
     quickly = load_lists(lists) if len(lists) > 1 else None
     if quickly is None:
         return [decode(serde, one) for one in typed]
@@ -141,7 +164,7 @@ def is_direct(serde: SerializerProtocol) -> bool:
 
 def is_trusted(serde: SerializerProtocol) -> bool:
     """Whether this serializer is known to give what `images.revive` gives for `images.faithful` values."""
-    return is_direct(serde) or (isinstance(serde, EncryptedSerializer) and is_direct(serde.serde))
+    return is_direct(serde) or (encrypts(serde) and is_direct(getattr(serde, "serde", serde)))
 
 
 def place(*keys: str) -> int:
@@ -162,7 +185,7 @@ def unseal(sealed: bytes, start: int) -> bytes:
     """
     typed = sealed[_HEADER:]
     if not typed or zlib.crc32(typed, start) != int.from_bytes(sealed[:_HEADER], "big"):
-        raise DecodeError("the stored bytes are damaged: their checksum does not fit")
+        raise DecodeError(_refusal(sealed))
     return typed
 
 
@@ -178,6 +201,20 @@ def unseal_all(sealed: Sequence[bytes], starts: Sequence[int]) -> list[bytes]:
         if tuple(map(zlib.crc32, typed, starts)) == checksums:
             return typed
     return list(map(unseal, sealed, starts))  # one by one, which raises
+
+
+def _refusal(sealed: bytes) -> str:
+    """What is wrong with bytes that have not their checksum, in words."""
+    if (reason := REFUSED.get(bytes(sealed))) is not None:
+        return f"the stored bytes {reason}"
+    has_mac = "; they look as if they were stored with integrity_key=" if sealed[-len(MARK) :] == MARK else ""
+    return f"the stored bytes are damaged: their checksum does not fit{has_mac}"
+
+
+def unfit(checksum: int) -> str:
+    """What is wrong with an item that has not its checksum but this one, in words."""
+    refused = REFUSED.get(checksum)
+    return f"was refused: its stored bytes {refused}" if refused else "is damaged: its checksum does not fit"
 
 
 def item_checksum(typed: bytes, start: int, seq: int, added_at: int) -> int:

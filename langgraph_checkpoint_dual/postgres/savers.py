@@ -15,6 +15,7 @@ from typing_extensions import Self
 
 from langgraph_checkpoint_dual.cache import Cache
 from langgraph_checkpoint_dual.core.conversations.indexing import set_up
+from langgraph_checkpoint_dual.core.integrity import Given
 from langgraph_checkpoint_dual.core.redacting import Redact
 from langgraph_checkpoint_dual.core.retention import Retention
 from langgraph_checkpoint_dual.core.tx import finish
@@ -56,6 +57,11 @@ class PostgresSaver(Saver):
             patterns (`["*token*", "api_key"]`), or a function that takes the metadata and returns what to store; see
             docs/secrets.md.
         observer: what to log, or measure, of operations; `Observer()` unless given.
+        plaintext: what becomes of stored values that are not encrypted if `serde` encrypts: "refuse" raises
+            `PlaintextError`, "read" reads them; see docs/encryption.md.
+        integrity_key: 16 to 64 random bytes; what is stored has MACs under it, so that rows which somebody without the
+            key has changed are refused. Or a list of such keys, of which the first makes MACs and all check them.
+            `adopt` is off then. See docs/encryption.md.
         retry_for: for how many seconds an operation whose connection was lost, or that met a deadlock, is repeated on
             another connection; then `UnavailableError`. Repeating is safe: what was stored already is recognised. 0
             never repeats, and nor does a single connection.
@@ -84,6 +90,8 @@ class PostgresSaver(Saver):
         search: bool | str = False,
         redact: Redact | None = None,
         observer: Observer | None = None,
+        plaintext: str = "refuse",
+        integrity_key: Given = None,
         retry_for: float = 30.0,
         response_timeout: float | None = 60.0,
         **options: Any,
@@ -99,6 +107,8 @@ class PostgresSaver(Saver):
             search=search,
             redact=redact,
             observer=observer,
+            plaintext=plaintext,
+            integrity_key=integrity_key,
         )
         _check(conn, (Connection, ConnectionPool), pipe, options)
         owned = isinstance(conn, str)
@@ -164,8 +174,8 @@ class AsyncPostgresSaver(Saver):
     Args:
         conn: a psycopg async connection or pool (used as it comes and never closed here), or a connection string, for
             which a pool is opened here: use the saver as an async context manager then, or `aclose` it.
-        pipe, serde, schema, prefix, cache, fence, late, history, retention, adopt, search, redact, observer,
-            retry_for, response_timeout, options: as for `PostgresSaver`.
+        pipe, serde, schema, prefix, cache, fence, late, history, retention, adopt, search, redact, observer, plaintext,
+            integrity_key, retry_for, response_timeout, options: as for `PostgresSaver`.
     """
 
     _system = "postgresql"
@@ -187,6 +197,8 @@ class AsyncPostgresSaver(Saver):
         search: bool | str = False,
         redact: Redact | None = None,
         observer: Observer | None = None,
+        plaintext: str = "refuse",
+        integrity_key: Given = None,
         retry_for: float = 30.0,
         response_timeout: float | None = 60.0,
         **options: Any,
@@ -202,6 +214,8 @@ class AsyncPostgresSaver(Saver):
             search=search,
             redact=redact,
             observer=observer,
+            plaintext=plaintext,
+            integrity_key=integrity_key,
         )
         _check(conn, (AsyncConnection, AsyncConnectionPool), pipe, options)
         owned = isinstance(conn, str)

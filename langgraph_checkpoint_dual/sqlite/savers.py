@@ -15,6 +15,7 @@ from typing_extensions import Self
 
 from langgraph_checkpoint_dual.cache import Cache
 from langgraph_checkpoint_dual.core.conversations.indexing import set_up
+from langgraph_checkpoint_dual.core.integrity import Given
 from langgraph_checkpoint_dual.core.redacting import Redact
 from langgraph_checkpoint_dual.core.retention import Retention
 from langgraph_checkpoint_dual.core.tx import finish
@@ -77,6 +78,11 @@ class SqliteSaver(_SqliteSaver):
             patterns (`["*token*", "api_key"]`), or a function that takes the metadata and returns what to store; see
             docs/secrets.md.
         observer: what to log, or measure, of operations; `Observer()` unless given.
+        plaintext: what becomes of stored values that are not encrypted if `serde` encrypts: "refuse" raises
+            `PlaintextError`, "read" reads them; see docs/encryption.md.
+        integrity_key: 16 to 64 random bytes; what is stored has MACs under it, so that rows which somebody without the
+            key has changed are refused. Or a list of such keys, of which the first makes MACs and all check them.
+            `adopt` is off then. See docs/encryption.md.
     """
 
     _backend: SqliteEngine
@@ -98,6 +104,8 @@ class SqliteSaver(_SqliteSaver):
         search: bool | str = False,
         redact: Redact | None = None,
         observer: Observer | None = None,
+        plaintext: str = "refuse",
+        integrity_key: Given = None,
     ) -> None:
         super().__init__(
             serde=serde,
@@ -110,6 +118,8 @@ class SqliteSaver(_SqliteSaver):
             search=search,
             redact=redact,
             observer=observer,
+            plaintext=plaintext,
+            integrity_key=integrity_key,
         )
         self.conn = conn
         self._backend = _engine(conn, prefix=prefix, timeout=timeout, synchronous=synchronous)
@@ -160,8 +170,8 @@ class AsyncSqliteSaver(_SqliteSaver):
     Args:
         conn: an `aiosqlite.Connection` (used as it comes and never closed here), or the path of a file, or
             `":memory:"`. A path is opened here, without aiosqlite: use the saver as a context manager, or `aclose` it.
-        serde, prefix, timeout, synchronous, cache, fence, late, history, retention, adopt, search, redact, observer:
-            as for `SqliteSaver`.
+        serde, prefix, timeout, synchronous, cache, fence, late, history, retention, adopt, search, redact, observer,
+            plaintext, integrity_key: as for `SqliteSaver`.
     """
 
     def __init__(
@@ -181,6 +191,8 @@ class AsyncSqliteSaver(_SqliteSaver):
         search: bool | str = False,
         redact: Redact | None = None,
         observer: Observer | None = None,
+        plaintext: str = "refuse",
+        integrity_key: Given = None,
     ) -> None:
         super().__init__(
             serde=serde,
@@ -193,6 +205,8 @@ class AsyncSqliteSaver(_SqliteSaver):
             search=search,
             redact=redact,
             observer=observer,
+            plaintext=plaintext,
+            integrity_key=integrity_key,
         )
         self.conn = conn
         self._looping: LoopFace | AiosqliteFace

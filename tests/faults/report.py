@@ -131,14 +131,14 @@ How each is caused:
 What is not covered:
 
 - A row that is moved to another thread, whole, under a free key. `copy_thread` copies rows as they are, so that the
-  checksums know the place of a row within its thread, but not the thread.
+  checksums know the place of a row within its thread, but not the thread. With an `integrity_key=` it is noticed.
 - Whoever can write to the database can make a right checksum: CRC-32 is against accidents. Forged rows run nothing, but
-  say what they like.
+  say what they like, unless the saver has an `integrity_key=` ([encryption.md](encryption.md)).
 - Times, user and title of a thread in the registry, which have no checksum; metadata is told if it is no JSON any more.
   The registry tells nothing of what checkpoints contain, and the doctor compares the two.
 - The JSON that filters search, where exact metadata stands beside it: a filter may miss what is damaged there.
-- Rows that are not encrypted are read by a saver whose serializer encrypts, as by LangGraph's `EncryptedSerializer`
-  elsewhere, so that encryption can begin on a database in use. Ciphertext is bound to its row by the checksum only.
+- Encryption covers values, not ids, metadata and the registry, and ciphertext is bound to its row by the checksum only:
+  [encryption.md](encryption.md) tells what stays in the clear. Values that are not encrypted are refused.
 - By which number a message is found from its id: an `append` of that id then adds a message in place of replacing one.
   The doctor compares these numbers with the messages, and sets them right.
 - Read errors of the disk itself are SQLite's and Postgres' to notice; what they report is raised as it is.

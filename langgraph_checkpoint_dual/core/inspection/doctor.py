@@ -49,14 +49,15 @@ from langgraph_checkpoint_dual.core.inspection.tables import (
     unsealed,
 )
 from langgraph_checkpoint_dual.core.inspection.wording import out_of_step
+from langgraph_checkpoint_dual.core.integrity import as_stored, has_mac
 from langgraph_checkpoint_dual.core.items import Range
 from langgraph_checkpoint_dual.core.metadata import from_json
 from langgraph_checkpoint_dual.core.official.tables import opened, own_writes
-from langgraph_checkpoint_dual.core.queries import INDEXES, TABLES
+from langgraph_checkpoint_dual.core.queries import INDEXES, TABLES, fetch_where
 from langgraph_checkpoint_dual.core.text import unescape
 from langgraph_checkpoint_dual.core.times import micros_of_id, now
 from langgraph_checkpoint_dual.core.tx import Database, Row, Tx
-from langgraph_checkpoint_dual.errors import CheckpointerError, DecodeError
+from langgraph_checkpoint_dual.errors import CheckpointerError, ConfigError, DecodeError
 
 _OFFICIAL_ROWS = 16
 _DAY = 24 * 3600 * 10**6
@@ -127,8 +128,12 @@ async def examine(
             unless given, this is not looked at.
         on_finding: called with each finding as soon as it is sure.
         on_progress: called with the number of rows that were looked at, and of all.
+
+    Raises:
+        ConfigError: if rows have MACs, and the database is not one that checks them: all would look damaged.
     """
     doctor = _Doctor(db, None if thread_id is None else thread_key(thread_id), serde, on_finding, on_progress)
+    await doctor.check_key()
     if thread_id is None:
         await doctor.guarded("the state of the database", doctor.integrity)
         await doctor.guarded("the schema", doctor.schema)
@@ -157,6 +162,22 @@ class _Doctor:
         self._where = {} if only is None else {"thread_id": {"thread_id": only}}
         self._on_finding, self._on_progress = on_finding, on_progress
         self._total = 0
+
+    async def check_key(self) -> None:
+        """Check that an integrity key is at hand if one is needed.
+
+        Raises:
+            ConfigError: if it is missing.
+        """
+        try:
+            rows = await self.db.read(lambda tx: fetch_where(tx, "doctor_checkpoints", self._where, limit=1))
+        except Exception:  # the examination will tell
+            return
+        if as_stored(self.db) is self.db and any(has_mac(row[4]) for row in rows):
+            raise ConfigError(
+                "this database was stored with integrity_key=, without which nothing can be said of its rows; on the "
+                "command line the key comes from the environment variable LANGGRAPH_INTEGRITY_KEY, in base64"
+            )
 
     def report(self, finding: Finding) -> None:
         """Note a finding."""

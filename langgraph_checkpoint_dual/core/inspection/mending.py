@@ -12,6 +12,7 @@ from langgraph_checkpoint_dual.core.conversations.searching import rebuild_searc
 from langgraph_checkpoint_dual.core.inspection.doctor import Finding
 from langgraph_checkpoint_dual.core.inspection.surveying import intersection, page, rows_of_items, survey_in
 from langgraph_checkpoint_dual.core.inspection.tables import wanted_tag
+from langgraph_checkpoint_dual.core.integrity import as_stored
 from langgraph_checkpoint_dual.core.migrations import Migration
 from langgraph_checkpoint_dual.core.registry import thread_row
 from langgraph_checkpoint_dual.core.store import Store
@@ -65,7 +66,7 @@ async def repair(
 async def _remove_items(db: Database, finding: Finding, save: Saved) -> None:
     thread_id, ns = thread_key(finding.thread_id), escape(finding.checkpoint_ns or "")
     channel = escape(finding.channel or "")
-    async for row in rows_of_items(db, "doctor_items data", thread_id, ns, channel, finding.ranges):
+    async for row in rows_of_items(as_stored(db), "doctor_items data", thread_id, ns, channel, finding.ranges):
         save("items", _ITEM, [row])
 
     async def remove(tx: Tx) -> None:
@@ -88,7 +89,7 @@ async def _remove_writes(db: Database, finding: Finding, save: Saved) -> None:
         "checkpoint_ns": escape(finding.checkpoint_ns or ""),
         "checkpoint_id": escape(finding.checkpoint_id or ""),
     }
-    for row in await page(db, "doctor_writes data", {"of_checkpoint": where}):
+    for row in await page(as_stored(db), "doctor_writes data", {"of_checkpoint": where}):
         save("writes", _WRITE, [row])
 
     async def remove(tx: Tx) -> None:
