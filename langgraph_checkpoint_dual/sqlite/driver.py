@@ -223,22 +223,25 @@ class SqliteEngine:
         conn = place.conn
         assert conn is not None
         ended: Sequence[Ended] = ()
-        begun = committing = False
+        committing = False
         try:
             is_ours = not conn.in_transaction
             if is_ours:
                 self._begin_immediate(place)
                 jobs = [*jobs, *arrived()]
-            begun = True
             tx = self._tx(conn)
-            ended = (is_ours and self._run_bare(place, tx, jobs)) or [self._run_saved(conn, tx, job) for job in jobs]
+            ended = self._run_bare(conn, tx, jobs) if is_ours else ()
+            if not ended:
+                if not conn.in_transaction:
+                    self._begin_immediate(place)
+                ended = [self._run_saved(conn, tx, job) for job in jobs]
             committing = True
             if conn.in_transaction:
                 commit_on(conn)
             _settle(ended)
         except Exception as exc:
             roll_back_on(conn)
-            if begun and len(jobs) > 1:  # such as a full disk: what fits alone is stored
+            if len(jobs) > 1 and not isinstance(exc, BusyError):  # such as a full disk: what fits alone is stored
                 for job in jobs:
                     self._run_together(place, [job])
             else:
@@ -264,21 +267,22 @@ class SqliteEngine:
                     ) from exc
             time.sleep(random.uniform(0.0002, 0.004))
 
-    def _run_bare(self, place: Place, tx: SqliteTx, jobs: Sequence[Job[Work]]) -> Sequence[Ended]:
-        """Run all jobs without savepoints; nothing if that cannot be."""
+    def _run_bare(self, conn: sqlite3.Connection, tx: SqliteTx, jobs: Sequence[Job[Work]]) -> Sequence[Ended]:
+        """Run all jobs without savepoints; nothing, maybe after a rollback, if that cannot be."""
         if len(jobs) == 1:
             [job] = jobs
             result, is_kept = _run(job.work, tx)
             if not is_kept:
-                place.rest()
+                roll_back_on(conn)
             return [(job, result, None)]
         additions = [job.work for job in jobs if isinstance(job.work, (Put, PutWrites))]
-        outcomes = tx.insert_all(additions) if len(additions) == len(jobs) else None
-        if outcomes is not None:
-            return [(job, outcome, None) for job, outcome in zip(jobs, outcomes, strict=True)]
-        place.rest()
-        self._begin_immediate(place)
-        return ()
+        if len(additions) < len(jobs):
+            return ()
+        outcomes = tx.insert_all(additions)
+        if outcomes is None:
+            roll_back_on(conn)
+            return ()
+        return [(job, outcome, None) for job, outcome in zip(jobs, outcomes, strict=True)]
 
     def _run_saved(self, conn: sqlite3.Connection, tx: SqliteTx, job: Job[Work]) -> Ended:
         """Run a job in a savepoint."""
