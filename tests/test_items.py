@@ -480,21 +480,83 @@ async def test_two_savers_that_take_turns_keep_one_range(kind: Kind, database: s
         (lambda values: [*values[:20], words("new"), *values[21:]], 1),
         (lambda values: values[:20] + values[21:], 0),
         (lambda values: values[10:], 0),
-        (lambda values: values[::-1], 0),
+        (lambda values: values[:30][::-1] + values[30:], 0),
         (lambda values: [*values, values[0], values[0]], 0),
         (lambda values: [*values, *[words("new")] * 5], 1),
         (lambda values: [words("new"), *values], 1),
     ],
     ids=["replace", "remove", "trim", "reorder", "repeat", "repeat new", "prepend"],
 )
+@pytest.mark.parametrize("length", [40, 140])
 async def test_an_edit_stores_only_what_is_new(
-    saver: Any, database: str, edit: Callable[[list[Any]], list[Any]], new: int
+    saver: Any, database: str, length: int, edit: Callable[[list[Any]], list[Any]], new: int
 ) -> None:
-    where = await put(saver, config(), {"messages": chat(40)})
-    edited = edit(chat(40))
+    where = await put(saver, config(), {"messages": chat(length)})
+    edited = edit((await values_of(saver, where))["messages"])
     where = await put(saver, where, {"messages": edited})
-    assert len(items(database)) == 40 + new
+    assert len(items(database)) == length + new
     assert (await values_of(saver, where))["messages"] == edited
+
+
+def inner_of(part: Any) -> dict[str, Any]:
+    inner: dict[str, Any] = part["inner"] if isinstance(part, dict) else part.additional_kwargs
+    return inner
+
+
+def turn(values: list[Any], at: int, one: Any) -> None:
+    inner_of(values[at])["one"] = one
+
+
+LONG_EDITS: dict[str, Callable[[list[Any]], None]] = {
+    "nothing": lambda values: None,
+    "1 to True": lambda values: turn(values, 0, True),
+    "True to 1.0": lambda values: turn(values, 0, 1.0),
+    "deep": lambda values: inner_of(values[63])["deep"].append({}),
+    "deeper": lambda values: inner_of(values[63])["deep"][0].update(er=None),
+    "another block": lambda values: turn(values, 70, "x"),
+    "the last": lambda values: turn(values, -1, "y"),
+    "an object of the user's": lambda values: turn(values, 100, Note("a", [1])),
+    "another one": lambda values: turn(values, 100, Note("a", [True])),
+    "none any more": lambda values: turn(values, 100, 1),
+    "appended": lambda values: values.append(copy.deepcopy(values[5])),
+    "many appended": lambda values: values.extend(copy.deepcopy(values[20:90])),
+    "one object twice": lambda values: values.insert(10, values[90]),
+    "changed through the other": lambda values: turn(values, 10, "both"),
+    "swapped": lambda values: values.__setitem__(slice(30, 32), values[31:29:-1]),
+    "removed": lambda values: values.__delitem__(slice(60, 70)),
+    "at the head": lambda values: values.insert(0, copy.deepcopy(values[3])),
+    "trimmed": lambda values: values.__delitem__(slice(0, 100)),
+    "less than a block": lambda values: values.__delitem__(slice(20, None)),
+}
+PARTS: dict[str, Callable[[int], Any]] = {
+    "messages": lambda n: HumanMessage(f"said {n} " * 20, id=str(n), additional_kwargs={"one": 1, "deep": [{"n": n}]}),
+    "contents": lambda n: AIMessage(
+        [{"type": "text", "text": f"{n}" * 40}], additional_kwargs={"one": 1, "deep": [{}]}
+    ),
+    "dicts": lambda n: {"words": f"written {n} " * 20, "inner": {"one": 1, "deep": [{"n": n}]}},
+}
+
+
+@pytest.mark.parametrize("serde", SERDES)
+@pytest.mark.parametrize(
+    "parts", [("messages",), ("contents",), ("dicts",), ("messages", "dicts"), tuple(PARTS)], ids=str
+)
+def test_a_long_list_that_is_read_again_and_again_is_stored_as_it_is(
+    sqlite_path: str, serde: str, parts: list[str]
+) -> None:
+    alone = SERDES[serde]()
+    with SqliteSaver(sqlite_path, serde=SERDES[serde](), synchronous="OFF") as saver:
+        made = checkpoint({"list": [PARTS[parts[number % len(parts)]](number) for number in range(150)]})
+        where = saver.put(config(), made, metadata(), made["channel_versions"])
+        for edit in LONG_EDITS.values():
+            values = saver.get_tuple(where).checkpoint["channel_values"]["list"]
+            edit(values)
+            made = checkpoint({"list": values})
+            where = saver.put(where, made, metadata(), made["channel_versions"])
+            expected = exact(alone.loads_typed(alone.dumps_typed(values)))
+            assert exact(saver.get_tuple(where).checkpoint["channel_values"]["list"]) == expected
+        saver._cache.clear()
+        assert exact(saver.get_tuple(where).checkpoint["channel_values"]["list"]) == expected
 
 
 async def test_an_entry_of_a_large_dict_is_stored_once(saver: Any, database: str) -> None:
