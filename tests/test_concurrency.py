@@ -142,6 +142,22 @@ class TestSqlite:
             assert {row[0] for row in tables.rows(sqlite_path, "SELECT thread_id FROM dual_checkpoints")} == set(names)
             assert commits(sqlite_path) <= 2
 
+    async def test_forks_that_take_the_same_numbers_share_a_commit(
+        self, of_sqlite: Any, face: str, sqlite_path: str
+    ) -> None:
+        async with opened(of_sqlite, sqlite_path) as saver:
+            subject = faced(saver, face)
+            root = await put(subject, config(), {"messages": [f"{number:99}" for number in range(9)]})
+            values = [{"messages": [*(f"{number:99}" for number in range(9)), f"{fork:99}"]} for fork in range(3)]
+            forks = [lambda saver, value=value: put(saver, root, value) for value in values]
+            with writing(sqlite_path):
+                begun = await at_once(saver, face, [*forks, *putting("a", "b")])
+                await reached(lambda: have_arrived(saver, 5))
+            stored_at = await asyncio.gather(*begun)
+            saver._cache.clear()
+            for where, value in zip(stored_at, [*values, {"value": 1}, {"value": 1}], strict=True):
+                assert (await subject.aget_tuple(where)).checkpoint["channel_values"] == value
+
     async def test_a_write_fails_alone(self, of_sqlite: Any, face: str, sqlite_path: str) -> None:
         async with opened(of_sqlite, sqlite_path) as saver:
             await put(faced(saver, face), config("before"))
