@@ -148,7 +148,7 @@ class TestSqlite:
         async with opened(of_sqlite, sqlite_path) as saver:
             subject = faced(saver, face)
             root = await put(subject, config(), {"messages": [f"{number:99}" for number in range(9)]})
-            values = [{"messages": [*(f"{number:99}" for number in range(9)), f"{fork:99}"]} for fork in range(3)]
+            values = [{"messages": [*(f"{number:99}" for number in range(9)), f"fork {fork:99}"]} for fork in range(3)]
             forks = [lambda saver, value=value: put(saver, root, value) for value in values]
             with writing(sqlite_path):
                 begun = await at_once(saver, face, [*forks, *putting("a", "b")])
