@@ -80,7 +80,7 @@ async def plant(saver: Any, forged: bytes, number: int) -> list[Any]:
             value: Any = {"value": Forger.MARK, "item": [Forger.MARK, *({"x": "x" * 80, "n": n} for n in range(30))]}
             new = checkpoint({"a": value.get(where, 1)})
             if where == "checkpoint":
-                new["ts"] = Forger.MARK
+                new["noted"] = {"mark": Forger.MARK}
             odd = {"odd": float("nan"), "mark": Forger.MARK} if where == "metadata" else {}
             stored = await saver.aput(into, new, metadata(**odd), new["channel_versions"])
             if where == "write":
