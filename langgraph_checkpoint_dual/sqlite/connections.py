@@ -12,6 +12,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -63,7 +64,11 @@ class Place:
             self._ours = False
 
     def close(self) -> None:
-        """Close the connection; it is opened again if it is needed."""
+        """Close the connection; it is opened again if it is needed.
+
+        A statement that was interrupted may keep a closed connection alive, and with it the locks of its transaction.
+        """
+        self.rest()
         conn, self.conn = self.conn, None
         if conn is not None:
             conn.close()
@@ -172,9 +177,15 @@ class FileConnections:
         conn = sqlite3.connect(
             path, timeout=self.timeout, isolation_level=None, check_same_thread=False, uri=path[:5] == "file:"
         )
-        for pragma in pragmas:
-            conn.execute(pragma).fetchall()
-        _prepare(conn)
+        cursor = conn.cursor()
+        try:
+            for pragma in pragmas:
+                cursor.execute(pragma).fetchall()
+            _prepare(conn)
+        except BaseException:  # which may keep both alive for long
+            cursor.close()
+            conn.close()
+            raise
         return conn
 
 
@@ -216,6 +227,8 @@ class OneConnection(Place):
 
     def close(self) -> None:
         with self.lock:
+            with suppress(sqlite3.ProgrammingError):  # its owner has closed it
+                self.rest()
             self._closed = True
             if self._owned:
                 self._given.close()

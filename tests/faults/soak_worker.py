@@ -350,6 +350,7 @@ class Life:
 
 def still_open(database: str) -> list[str]:
     """The connections to the database that this process still has: files, or ports of its own."""
+    gc.collect()  # sqlite3 ends a connection so that was interrupted before anybody got it
     process = psutil.Process()
     files = [one.path for one in process.open_files() if one.path.startswith(database)]
     return [*files, *(str(one.laddr.port) for one in process.net_connections("tcp") if one.raddr)]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from functools import partial
+from itertools import count
 from typing import Any
 
+import psutil
 import psycopg
 import pytest
 from psycopg.pq import TransactionStatus
@@ -19,7 +23,7 @@ from psycopg_pool import ConnectionPool
 
 import langgraph_checkpoint_dual as dual
 from tests.faults.history import step
-from tests.faults.interrupt_points import PATIENCE, sweep
+from tests.faults.interrupt_points import PATIENCE, Point, sweep
 from tests.faults.interrupts import Interruption
 from tests.support import tables
 from tests.support.checkpoints import config
@@ -190,6 +194,15 @@ class TestPostgres:
             assert connection.info.transaction_status == TransactionStatus.IDLE
 
 
+def is_free(connection: sqlite3.Connection) -> bool:
+    """Whether nobody writes, so that it may begin to."""
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError:
+        return False
+    return True
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 class TestSqlite:
@@ -210,3 +223,31 @@ class TestSqlite:
             assert sweep(saver, operation, 2, spacing=11, prepare=prepared(operation)) > 40
             leaves_nothing_of_deleted_threads(saver, sqlite_path)
             assert not connection.in_transaction
+
+    @pytest.mark.parametrize("is_given", [False, True])
+    def test_closing_after_it(self, sqlite_path: str, is_given: bool) -> None:
+        """Who keeps the error keeps statements that were under way, but no lock, and no file that was being opened."""
+        kept: list[BaseException] = []
+        for number in count(1, 3):
+            point = Point(number, ("langgraph_checkpoint_dual.sqlite",))
+            given = sqlite3.connect(sqlite_path, check_same_thread=False) if is_given else None
+            saver = dual.SqliteSaver(given or sqlite_path)
+            try:
+                sys.setprofile(point)
+                step(saver, "thread", 0, None)
+                sys.setprofile(None)
+            except Interruption as exc:
+                kept.append(exc)
+            finally:
+                sys.setprofile(None)
+            saver.close()
+            with closing(sqlite3.connect(sqlite_path, timeout=0, isolation_level=None)) as other:
+                assert is_free(other), point.where
+            if given is not None:
+                given.close()
+            elif " _open, " in point.where:
+                gc.collect()  # sqlite3 ends a connection so that nobody has got yet
+                assert sqlite_path not in [one.path for one in psutil.Process().open_files()], point.where
+            if not point.was_reached:
+                break
+        assert len(kept) > 10
