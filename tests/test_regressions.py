@@ -120,7 +120,7 @@ async def test_a_delta_history_is_of_one_state_of_the_chain(
                 return fingerprint({**history["delta"]})
 
             before = told(writer.get_delta_channel_history(config=at, channels=["delta"]))
-            done = meanwhile(monkeypatch, "writes", lambda: writer.delete_for_runs(["run 2", "run 3"]))
+            done = meanwhile(monkeypatch, "writes_of_chain", lambda: writer.delete_for_runs(["run 2", "run 3"]))
             found = told(await reader.aget_delta_channel_history(config=at, channels=["delta"]))
             assert done
             after = told(writer.get_delta_channel_history(config=at, channels=["delta"]))
@@ -251,9 +251,9 @@ def drop_a_field(database: str) -> None:
     """Make the stored messages those of a langchain-core that knew no `name`."""
     mark = "%s" if is_postgres(database) else "?"
     for row in named_rows(database, "dual_items"):
-        fields = ormsgpack.unpackb(row["data"][2:])
+        fields = ormsgpack.unpackb(row["data"][1:])
         del fields["name"]
-        typed = bytes(row["data"][:2]) + ormsgpack.packb(fields)
+        typed = bytes(row["data"][:1]) + ormsgpack.packb(fields)
         checksum = values.item_checksum(typed, values.place("item", "m"), row["seq"], row["added_at"])
         statement = f"UPDATE dual_items SET data = {mark}, checksum = {mark} WHERE seq = {mark}"
         rows(database, statement, (typed, checksum, row["seq"]))
