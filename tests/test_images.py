@@ -67,7 +67,14 @@ def likes(leaf: Any) -> list[Any]:
     elif isinstance(leaf, float):
         found += [-leaf, np.float64(leaf), 0.0, -0.0, int(leaf) if leaf == leaf and abs(leaf) < 2**60 else 0]
     elif isinstance(leaf, str):
-        found += [Word(leaf), leaf + "a", leaf.encode(), Colour.RED, leaf + "\ud800", AIMessage(leaf).text]
+        found += [
+            Word(leaf),
+            leaf + "a",
+            leaf.encode("utf-8", "surrogatepass"),
+            Colour.RED,
+            leaf + "\ud800",
+            AIMessage(leaf).text,
+        ]
     elif isinstance(leaf, bytes):
         found += [bytearray(leaf), memoryview(leaf), array.array("B", leaf), leaf.decode("latin-1"), leaf + b"\0"]
     elif isinstance(leaf, list):
