@@ -244,11 +244,29 @@ def _of_json(text: str) -> dict[str, Any]:
 
 
 def _thread(row: Row) -> Thread:
-    thread_id, updated_at, created_at, user_id, title, metadata, run_metadata, checkpoints, head, channel = row
     try:
-        merged = {**_of_json(run_metadata), **_of_json(metadata)}
+        return _whole(*row)
     except DecodeError as exc:
-        raise exc.at(thread_id=unescape(thread_id)) from exc
+        raise exc.at(thread_id=unescape(row[0])) from exc
+    except (AttributeError, OverflowError, TypeError, ValueError) as exc:
+        advice = "threads.update() sets user, title and metadata anew"
+        what = f"the thread's row in the registry is damaged: {exc}; {advice}"
+        raise DecodeError(what, thread_id=unescape(str(row[0]))) from exc
+
+
+def _whole(
+    thread_id: str,
+    updated_at: int,
+    created_at: int,
+    user_id: str | None,
+    title: str | None,
+    metadata: str,
+    run_metadata: str,
+    checkpoints: int,
+    head: str | None,
+    channel: str,
+) -> Thread:
+    merged = {**_of_json(run_metadata), **_of_json(metadata)}
     return Thread(
         unescape(thread_id),
         utc(created_at),

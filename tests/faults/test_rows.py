@@ -23,6 +23,7 @@ from tests.faults.common import rounds
 from tests.support import tables
 from tests.support.checkpoints import checkpoint, config, listed, metadata, put
 from tests.support.compare import answer
+from tests.support.savers import KINDS, Kind, opened
 
 THREADS = ("one", "two")
 
@@ -370,3 +371,16 @@ async def test_a_damaged_row_of_the_registry(saver: Any, database: str, column: 
     found = await saver.threads.aupdate("thread", metadata={"plan": "b"})
     assert found.metadata == {"plan": "b"}
     assert len((await saver.threads.alist(metadata={"plan": "b"})).threads) == 1
+
+
+@pytest.mark.parametrize("forged", ["title = x'ff'", "user_id = x'ff'", "updated_at = 'soon'", "created_at = 9e18"])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.backend == "sqlite"], ids=str)
+async def test_a_forged_row_of_the_registry(kind: Kind, sqlite_path: str, forged: str) -> None:
+    """SQLite stores any type in any column."""
+    async with opened(kind.ours, sqlite_path) as saver:
+        await put(saver, config("thread"), {"total": 1})
+        tables.rows(sqlite_path, f"UPDATE dual_threads SET {forged}")
+        for operation in (saver.threads.aget("thread"), saver.threads.alist()):
+            with pytest.raises(DecodeError, match="registry is damaged"):
+                await operation
+        assert (await saver.aget_tuple(config("thread"))).checkpoint["channel_values"] == {"total": 1}
