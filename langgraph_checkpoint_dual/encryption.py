@@ -119,7 +119,9 @@ class KeyringSerializer(SerializerProtocol):
             key_id, _, key = entry.partition(":")
             if not (_ID.fullmatch(key_id) and key) or key_id in keys:
                 raise ConfigError(f"entry {at} of {variable} must be id:key, with a key in base64 and an id of its own")
-            keys[key_id] = _decoded(key, key_id, variable)
+            keys[key_id] = _decoded(key, f"of entry {at}", variable)
+            if len(keys[key_id]) not in _SIZES:  # what stands for the id may be a key
+                raise ConfigError(f"the key of entry {at} in {variable} must be 16, 24 or 32 bytes, in base64")
         if not keys:
             raise ConfigError(f"the environment variable {variable} is not set: it must hold id:key, the key in base64")
         return cls(keys, current=next(iter(keys)), serde=serde)
@@ -209,12 +211,12 @@ def _check(key_id: Any, key: Any) -> None:
         raise ConfigError(f"the key {key_id!r} must be 16, 24 or 32 bytes")
 
 
-def _decoded(key: str, key_id: str, variable: str) -> bytes:
+def _decoded(key: str, which: str, variable: str) -> bytes:
     with_padding = key + "=" * (-len(key) % 4)
     try:
         return base64.b64decode(with_padding, altchars=b"-_" if {"-", "_"} & set(key) else None, validate=True)
     except (binascii.Error, ValueError):
-        raise ConfigError(f"the key {key_id} in {variable} is no base64") from None
+        raise ConfigError(f"the key {which} in {variable} is no base64") from None
 
 
 def _listed(keys: Iterable[str]) -> str:
