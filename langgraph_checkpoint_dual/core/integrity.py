@@ -153,14 +153,15 @@ def _about(row: CheckpointRow, metadata: str) -> Row:
 def _header(about: Row, plain: bytes) -> bytes:
     """What stands before the bytes that a MAC is of.
 
-    No two rows say the same: of bytes the length comes first, and no text that we store has a NUL (`core/text.py`). One
-    that somebody else has put there makes more NULs than any row of ours has.
+    No two rows say the same: the lengths of all bytes come first, and no text that we store has a NUL (`core/text.py`).
+    One that somebody else has put there makes more NULs than any row of ours has.
     """
     if about[0] != "checkpoint":
         return f"{len(plain)}\0{_joined(map(str, about))}\0".encode("utf-8", "surrogatepass")
     blobs = [part for part in about if isinstance(part, bytes)]
-    texts = [str(len(part)) if isinstance(part, bytes) else str(part) for part in about]
-    return b"".join((f"{len(plain)}\0{_joined(texts)}\0".encode("utf-8", "surrogatepass"), *blobs))
+    lengths = [str(len(part)) for part in (plain, *blobs)]
+    texts = [part for part in about if not isinstance(part, bytes)]
+    return b"".join((f"{_joined((*lengths, *map(str, texts)))}\0".encode("utf-8", "surrogatepass"), *blobs))
 
 
 _joined = "\0".join
