@@ -48,5 +48,8 @@ def _checked(saver: Saver, unsealed: str) -> tuple[Keys, bool]:
     if unsealed not in _UNSEALED:
         raise ConfigError(f"unsealed must be one of {', '.join(_UNSEALED)}, not {unsealed!r}")
     if saver._keys is None:
-        raise ConfigError("a saver without integrity_key= has no key to seal rows with")
+        raise ConfigError(
+            "a saver without integrity_key= has no key to seal rows with; on the command line the key comes from the "
+            "environment variable LANGGRAPH_INTEGRITY_KEY, in base64"
+        )
     return saver._keys, unsealed == "accept"

@@ -169,11 +169,13 @@ class _Doctor:
         Raises:
             ConfigError: if it is missing.
         """
+        if as_stored(self.db) is not self.db:
+            return
         try:
             rows = await self.db.read(lambda tx: fetch_where(tx, "doctor_checkpoints", self._where, limit=1))
         except Exception:  # the examination will tell
             return
-        if as_stored(self.db) is self.db and any(has_mac(row[4]) for row in rows):
+        if any(has_mac(row[4]) for row in rows):
             raise ConfigError(
                 "this database was stored with integrity_key=, without which nothing can be said of its rows; on the "
                 "command line the key comes from the environment variable LANGGRAPH_INTEGRITY_KEY, in base64"
