@@ -29,6 +29,7 @@ from langgraph_checkpoint_dual.core.integrity import OPENED, Keys, has_mac
 from langgraph_checkpoint_dual.core.items import Inline, pack_slots
 from langgraph_checkpoint_dual.core.queries import Queries
 from langgraph_checkpoint_dual.core.rows import CheckpointRow
+from langgraph_checkpoint_dual.core.tx import finish
 from langgraph_checkpoint_dual.errors import ConfigError, DecodeError
 from langgraph_checkpoint_dual.integrity import areseal, reseal
 from langgraph_checkpoint_dual.migrate import amigrate, migrate
@@ -492,6 +493,32 @@ async def test_keys_are_changed(kind: Kind, database: str) -> None:
     async with opened(kind.ours, database, integrity_key=KEY) as saver:
         assert known(await saver.aget_tuple(at)) == before
         assert (await examine(saver._sealing(saver._looping))).findings == []
+
+
+class Counting:
+    """A database that counts how often it is read."""
+
+    def __init__(self, db: Any) -> None:
+        self._db, self.reads = db, 0
+
+    def __getattr__(self, name: str) -> Any:
+        self.reads += name == "read"
+        return getattr(self._db, name)
+
+
+def test_only_a_put_that_uses_stored_items_again_reads_while_there_are_several_keys(sqlite_path: str) -> None:
+    with open_saver(sqlite_path, integrity_key=[KEY, OTHER]) as saver:
+        db = Counting(saver._blocking)
+        sealing, store = saver._sealing(db), saver._store
+        at, reads = config(), []
+        for text in ("first", "second"):
+            made = checkpoint({**VALUES, "text": text})
+            at = finish(store.put(sealing, at, made, metadata()))
+            finish(store.put_writes(sealing, at, [("text", "written")], "task", ""))
+            reads.append(db.reads)
+        assert reads == [0, 1]
+        found = saver.get_tuple(at)
+        assert found is not None and found.checkpoint["channel_values"] == {**VALUES, "text": "second"}
 
 
 async def test_a_database_that_was_begun_without_a_key(kind: Kind, database: str) -> None:

@@ -191,7 +191,8 @@ class Sealing:
         return await self.below.change(lambda tx: edit(SealingTx(tx, self._keys)))
 
     async def append(self, addition: Put | PutWrites) -> Outcome:
-        guard = await self.below.read(partial(_guard, self._keys, addition)) if self._keys.are_several else None
+        has_to_look = self._keys.are_several and addition.guard is not None and addition.guard.slots is not None
+        guard = await self.below.read(partial(_guard, self._keys, addition)) if has_to_look else None
         return await self.below.append(await _sealed(self.below, self._keys, addition, guard))
 
     async def compute(self, weight: int, work: Callable[[], T]) -> T:
