@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from langchain_core.messages import HumanMessage
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
 from psycopg import sql
 
@@ -170,6 +171,18 @@ async def test_rows_of_the_official_saver_are_held_to_the_same_rule(kind: Kind, 
 def test_plaintext_is_a_choice_of_two() -> None:
     with pytest.raises(ConfigError, match="plaintext must be one of refuse, read"):
         open_saver(":memory:", plaintext="maybe")
+
+
+class Hiding(JsonPlusSerializer):
+    """A serializer of somebody's own that encrypts, if only in name."""
+
+    encrypts = True
+
+
+@pytest.mark.parametrize("serde", [*(make() for make in SERDES.values()), Hiding()], ids=lambda one: type(one).__name__)
+def test_no_words_of_what_is_encrypted_are_indexed(serde: Any) -> None:
+    with pytest.raises(ConfigError, match="in the clear"):
+        open_saver(":memory:", serde=serde, search=True)
 
 
 # The keyring

@@ -30,6 +30,7 @@ from langgraph_checkpoint_dual.core.store import Store, unless_lost
 from langgraph_checkpoint_dual.core.text import escape, unescape
 from langgraph_checkpoint_dual.core.times import moment
 from langgraph_checkpoint_dual.core.tx import Database, Reads, Row, Tx
+from langgraph_checkpoint_dual.encryption import encrypts
 from langgraph_checkpoint_dual.errors import ConfigError
 
 _CANDIDATES = 64
@@ -151,7 +152,7 @@ def check_open(serde: SerializerProtocol) -> None:
     Raises:
         ConfigError: if it may: the words would be stored in the clear.
     """
-    if not isinstance(serde, JsonPlusSerializer):
+    if not isinstance(serde, JsonPlusSerializer) or encrypts(serde):
         raise ConfigError(
             f"search=True would store in the clear the words of messages that {type(serde).__name__} may hide; "
             "open the saver without it, or with a serializer that does not encrypt"
