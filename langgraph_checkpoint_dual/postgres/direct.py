@@ -7,14 +7,14 @@ The contract:
 2. A statement that was run as often as the connection's `prepare_threshold` says is prepared there, which is a round
    trip more, under a name that its text gives it. Somebody else may deallocate it: that run goes without.
 3. Only a connection in autocommit mode, outside of transactions and pipelines, is used so (`is_free`).
-4. Waiting, and what Ctrl-C or a cancellation does meanwhile, is left to psycopg's `wait`, which runs the generator.
+4. Waiting, and what Ctrl-C or a cancellation does meanwhile, is left to psycopg's `wait`, which runs the generator. It
+   returns whatever the server answers: of an error that it raised after a cancellation, psycopg closes the connection.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from struct import Struct
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ from weakref import WeakKeyDictionary
 from psycopg import AsyncConnection, Connection, errors
 from psycopg.abc import PQGen
 from psycopg.generators import execute
-from psycopg.pq import ExecStatus, PipelineStatus, TransactionStatus
+from psycopg.pq import DiagnosticField, ExecStatus, PipelineStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
 
 from langgraph_checkpoint_dual.core.queries import fill
@@ -35,6 +35,9 @@ _ARGUMENT = re.compile(
     r"(?<!:):(?P<name>[a-z]\w*)::(?P<kind>\w+(?:\[\])?)|CAST\(:(?P<plain>\w+) AS (?P<array>\w+\[\])\)"
 )
 _FAILED = (ExecStatus.FATAL_ERROR, ExecStatus.BAD_RESPONSE)
+
+_IS_THERE, _IS_GONE = b"42P05", b"26000"
+"""The SQLSTATEs of a name that is taken already, and of one that no prepared statement has."""
 
 _PREPARED = -1
 _runs: WeakKeyDictionary[Connection[Any] | AsyncConnection[Any], dict[bytes, int]] = WeakKeyDictionary()
@@ -93,42 +96,50 @@ def run(
     statement: Direct,
     args: Mapping[str, Any],
     prepare_after: int | None,
-) -> PQGen[list[Row]]:
-    """Run a statement that returns whole numbers; the rows. After so many runs it is prepared; after `None`, never.
-
-    Raises:
-        psycopg.Error: what the server says.
-    """
-    pgconn, encoding = conn.pgconn, conn.info.encoding
-    values = statement.packed(args, encoding)
+) -> PQGen[PGresult]:
+    """Run a statement; what the server answers. After so many runs it is prepared; after `None`, never."""
+    pgconn = conn.pgconn
+    values = statement.packed(args, conn.info.encoding)
     formats = [1] * len(values)
     runs = _runs.get(conn)
     if runs is None:
         runs = _runs[conn] = {}
+    answers: list[PGresult]
     while True:
         count = runs.get(statement.name, 0)
         if prepare_after is None or 0 <= count < prepare_after:
             runs[statement.name] = count + 1
             pgconn.send_query_params(statement.text, values, statement.oids, formats, 1)
-            return _rows((yield from execute(pgconn)), encoding)
+            answers = yield from execute(pgconn)
+            return answers[-1]
         if count != _PREPARED:
             pgconn.send_prepare(statement.name, statement.text, statement.oids)
-            with suppress(errors.DuplicatePreparedStatement):  # an interruption came before that was noted
-                _rows((yield from execute(pgconn)), encoding)
+            answers = yield from execute(pgconn)
+            if _failure(answers[-1]) not in (None, _IS_THERE):  # it is if an interruption came before that was noted
+                return answers[-1]
             runs[statement.name] = _PREPARED
         pgconn.send_query_prepared(statement.name, values, formats, 1)
-        try:
-            return _rows((yield from execute(pgconn)), encoding)
-        except errors.InvalidSqlStatementName:
-            del runs[statement.name]
-            prepare_after = None
+        answers = yield from execute(pgconn)
+        if _failure(answers[-1]) != _IS_GONE:
+            return answers[-1]
+        del runs[statement.name]
+        prepare_after = None
 
 
-def _rows(results: Sequence[PGresult], encoding: str) -> list[Row]:
-    result = results[-1]
-    if result.status in _FAILED:
-        raise errors.error_from_result(result, encoding)
-    return [(int.from_bytes(result.get_value(at, 0) or b"", "big"),) for at in range(result.ntuples)]
+def rows_of(answer: PGresult, encoding: str) -> list[Row]:
+    """The rows that a statement has returned, which hold a whole number each.
+
+    Raises:
+        psycopg.Error: what the server says.
+    """
+    if answer.status in _FAILED:
+        raise errors.error_from_result(answer, encoding)
+    return [(int.from_bytes(answer.get_value(at, 0) or b"", "big"),) for at in range(answer.ntuples)]
+
+
+def _failure(answer: PGresult) -> bytes | None:
+    """The SQLSTATE of an answer that is an error."""
+    return answer.error_field(DiagnosticField.SQLSTATE) or b"" if answer.status in _FAILED else None
 
 
 def _text(value: str, encoding: str) -> bytes:

@@ -18,6 +18,7 @@ from weakref import WeakSet
 from psycopg import AsyncConnection, AsyncPipeline, ClientCursor, Connection, Error, Pipeline, errors
 from psycopg.abc import PQGen
 from psycopg.pq import TransactionStatus
+from psycopg.pq.abc import PGresult
 from psycopg.rows import tuple_row
 
 from langgraph_checkpoint_dual.combining import Combiner, Job
@@ -28,7 +29,7 @@ from langgraph_checkpoint_dual.errors import CheckpointerError, ClosedError, Con
 from langgraph_checkpoint_dual.hopping import INLINE_WEIGHT, HoppingFace
 from langgraph_checkpoint_dual.observing import Callers, callers, on_behalf_of
 from langgraph_checkpoint_dual.postgres.arrays import register
-from langgraph_checkpoint_dual.postgres.direct import is_free, run
+from langgraph_checkpoint_dual.postgres.direct import is_free, rows_of, run
 from langgraph_checkpoint_dual.postgres.faults import Fate, interrupts
 from langgraph_checkpoint_dual.postgres.line import Line
 from langgraph_checkpoint_dual.postgres.pools import Beside, leave_to_parent
@@ -103,7 +104,7 @@ class BlockingTx:
         """Run a statement as a transaction of its own, or as a savepoint of the caller's."""
         if is_free(self.conn):
             with self.conn.lock:
-                return self.conn.wait(self._directly(statement))
+                return rows_of(self.conn.wait(self._directly(statement)), self.conn.info.encoding)
         if not _in_transaction(self.conn):
             return await self._store(statement)
         with nested(self.conn):
@@ -118,7 +119,7 @@ class BlockingTx:
         """Send several statements as one message, which the server runs as one transaction."""
         self.conn.execute(script, prepare=False)
 
-    def _directly(self, statement: Statement) -> PQGen[list[Row]]:
+    def _directly(self, statement: Statement) -> PQGen[PGresult]:
         prepare_after = None if self._prepare is False else self.conn.prepare_threshold
         return run(self.conn, self._dialect.direct(statement.query), statement.args, prepare_after)
 
@@ -160,7 +161,7 @@ class LoopTx:
         """Run a statement as a transaction of its own, or as a savepoint of the caller's."""
         if is_free(self.conn):
             async with self.conn.lock:
-                return await self.conn.wait(self._directly(statement))
+                return rows_of(await self.conn.wait(self._directly(statement)), self.conn.info.encoding)
         if not _in_transaction(self.conn):
             return await self._store(statement)
         async with self.conn.transaction():
@@ -175,7 +176,7 @@ class LoopTx:
         """Send several statements as one message, which the server runs as one transaction."""
         await self.conn.execute(script, prepare=False)
 
-    def _directly(self, statement: Statement) -> PQGen[list[Row]]:
+    def _directly(self, statement: Statement) -> PQGen[PGresult]:
         prepare_after = None if self._prepare is False else self.conn.prepare_threshold
         return run(self.conn, self._dialect.direct(statement.query), statement.args, prepare_after)
 
