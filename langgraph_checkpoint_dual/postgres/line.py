@@ -7,8 +7,9 @@ cancelled leaves the others alone. Its own work is done whole or not at all.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 W = TypeVar("W")
@@ -36,7 +37,7 @@ class Line(Generic[W]):
         self._waiting: list[tuple[W, asyncio.Future[Any]]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._under_way = 0
-        self._starting = False
+        self._starting: Coroutine[Any, Any, None] | None = None
 
     async def submit(self, work: W) -> Any:
         """The result of the work, once it was carried."""
@@ -56,16 +57,24 @@ class Line(Generic[W]):
             await asyncio.wait(self._tasks)
 
     def _start(self) -> None:
-        if self._waiting and not self._starting and self._under_way < self._groups:
-            self._starting = True
+        if self._waiting and self._starting is None and self._under_way < self._groups:
             self._under_way += 1
-            task = asyncio.get_running_loop().create_task(self._go())
+            going = self._starting = self._go()
+            task = asyncio.get_running_loop().create_task(going)
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(partial(self._ended, going))
+
+    def _ended(self, going: Coroutine[Any, Any, None], task: asyncio.Task[None]) -> None:
+        """Go on where somebody has cancelled all tasks of the loop, these too, one of them before it began."""
+        self._tasks.discard(task)
+        if self._starting is going:
+            self._starting = None
+            self._under_way -= 1
+        self._start()
 
     async def _go(self) -> None:
         """Carry groups until nobody waits. By the time a task begins, all that the loop had ready has got in line."""
-        self._starting = False
+        self._starting = None
         try:
             while self._waiting:
                 group, self._waiting = self._waiting[: self._largest], self._waiting[self._largest :]

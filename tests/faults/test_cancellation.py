@@ -158,3 +158,20 @@ class TestCancelled:
         if setup != "connection":
             assert saver.conn.get_stats()["pool_size"] <= 2
         assert open_transactions(postgres_uri) == 0
+
+
+@pytest.mark.parametrize("setup", ["aiosqlite", "connection"])
+async def test_all_tasks_of_the_loop_at_once(setup: str, sqlite_path: str, postgres_uri: str) -> None:
+    """As a service does that is told to stop; what is saved after that is saved."""
+    async with saver_on(setup, sqlite_path, postgres_uri) as saver:
+        subject = Subject(saver)
+        await subject.put()
+        for step in range(20):
+            here = asyncio.all_tasks()
+            tasks = [asyncio.create_task(subject.put()) for _ in range(3)]
+            for _ in range(step):
+                await asyncio.sleep(0)
+            for task in asyncio.all_tasks() - here:  # those that work for the saver, too
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.wait_for(subject.put(), 30)
