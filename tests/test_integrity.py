@@ -576,6 +576,24 @@ async def test_what_is_damaged_stays_so_in_copies(kind: Kind, database: str) -> 
                 await saver.aget_tuple(config(name))
 
 
+@pytest.mark.parametrize(("table", "column"), [(table, name) for table, names in MACS.items() for name in names])
+def test_cells_of_another_type_are_refused_like_others(sqlite_path: str, table: str, column: str) -> None:
+    with open_saver(sqlite_path, integrity_key=OTHER) as saver:
+        asyncio.run(fill(saver))
+        asyncio.run(fill(saver, "untouched"))
+    rows(sqlite_path, f"UPDATE {table} SET {column} = 7 WHERE thread_id = 'thread'")
+    with open_saver(sqlite_path, integrity_key=[KEY, OTHER]) as saver:
+        saver.copy_thread("thread", "copy")
+        done = reseal(saver, unsealed="accept")
+        damaged = len(rows(sqlite_path, f"SELECT 1 FROM {table} WHERE {column} = 7"))
+        assert done.refused == damaged > 1
+        for thread_id in ("thread", "copy"):
+            with pytest.raises(DecodeError, match="MAC"):
+                saver.get_tuple(config(thread_id))
+    with open_saver(sqlite_path, integrity_key=KEY) as saver:
+        assert saver.get_tuple(config("untouched")) is not None
+
+
 async def test_a_key_from_settings(sqlite_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [base64.b64encode(key).decode() for key in (KEY, OTHER)]
     monkeypatch.setenv("CHECKPOINTER_INTEGRITY_KEY", " ".join(texts))

@@ -100,7 +100,7 @@ async def _some(keys: Keys, accept: bool, thread_id: str, place: _Place, tx: Tx)
         async with aclosing(_batches(tx, table, thread_id, after)) as batches:
             async for rows in batches:
                 done += await _renew(tx, keys, table, rows, partial(_sound, table, keys, accept))
-                size += sum(map(table.weight, rows))
+                size += sum(map(_weight, rows))
                 if size >= _TRANSACTION:
                     return _Place(number, rows[-1][: table.width]), done
     return None, done
@@ -114,7 +114,7 @@ async def _renew(tx: Tx, keys: Keys, table: _Table, rows: Sequence[Row], opened:
         found = [(row, table.seal(keys, one)) for row, one in plain if one is not None]
         return [sealed for row, sealed in found if sealed != row], len(rows) - len(found)
 
-    changed, refused = await tx.compute(sum(map(table.weight, rows)), work)
+    changed, refused = await tx.compute(sum(map(_weight, rows)), work)
     if changed:
         await tx.load(table.load, changed)
     return Resealed(0, len(rows), len(changed), refused)
@@ -131,6 +131,10 @@ def _moved(table: _Table, keys: Keys, source: str, row: Any) -> Any:
     """A row as it was in the thread that it was copied from."""
     found = table.open(keys, row._replace(thread_id=source))
     return None if table.is_refused(found) else found._replace(thread_id=row.thread_id)
+
+
+def _weight(row: Row) -> int:
+    return sum(len(cell) for cell in row if isinstance(cell, (bytes, str)))  # on SQLite there may be anything in a cell
 
 
 def _fits(table: _Table, row: Any) -> bool:
@@ -154,7 +158,6 @@ class _Table(NamedTuple):
     seal: Callable[[Keys, Any], Any]
     is_refused: Callable[[Any], bool]
     fits: Callable[[Any], bool]
-    weight: Callable[[Any], int]
 
 
 def doctor_row(found: Row) -> CheckpointRow:
@@ -191,7 +194,6 @@ _TABLES = (
         lambda keys, row: keys.seal_checkpoint(row),
         lambda row: row.checkpoint in values.REFUSED or row.slots in values.REFUSED,
         _checkpoint_fits,
-        lambda row: len(row.checkpoint) + len(row.slots) + len(row.metadata),
     ),
     _Table(
         "doctor_items",
@@ -202,7 +204,6 @@ _TABLES = (
         lambda keys, row: keys.seal_items([row])[0],
         lambda row: row.checksum in values.REFUSED,
         _item_fits,
-        lambda row: len(row.data),
     ),
     _Table(
         "doctor_writes",
@@ -213,7 +214,6 @@ _TABLES = (
         lambda keys, row: keys.seal_writes([row])[0],
         lambda row: row.data in values.REFUSED,
         _write_fits,
-        lambda row: len(row.data),
     ),
 )
 
