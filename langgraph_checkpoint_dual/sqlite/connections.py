@@ -41,6 +41,7 @@ class Place:
         self.lock = threading.Lock()
         self.conn: sqlite3.Connection | None = None
         self._make = make
+        self._cursor: sqlite3.Cursor | None = None
         self._ours = False
 
     def take(self) -> sqlite3.Connection:
@@ -51,6 +52,18 @@ class Place:
             self.rest()
         return self.conn
 
+    def cursor(self) -> sqlite3.Cursor:
+        """A cursor that is closed with the use at the latest.
+
+        A query that was interrupted holds its snapshot of the database for as long as its cursor lives, which may be in
+        a traceback, and lets the connection see nothing newer.
+        """
+        assert self.conn is not None
+        self._close_cursor()
+        self._cursor = self.conn.cursor()
+        self._cursor.row_factory = None  # whatever the user's connection makes of rows
+        return self._cursor
+
     def begin(self, statement: str = "BEGIN") -> None:
         """Begin a transaction that ends with the use at the latest."""
         assert self.conn is not None
@@ -58,10 +71,16 @@ class Place:
         self.conn.execute(statement)
 
     def rest(self) -> None:
-        """End the use: what is still open of a transaction is rolled back."""
+        """End the use: what is still open of a query is closed, and of a transaction rolled back."""
+        self._close_cursor()
         if self._ours and self.conn is not None:
             roll_back_on(self.conn)
             self._ours = False
+
+    def _close_cursor(self) -> None:
+        if self._cursor is not None:
+            self._cursor.close()
+            self._cursor = None
 
     def close(self) -> None:
         """Close the connection; it is opened again if it is needed.
@@ -76,11 +95,11 @@ class Place:
     def leave_to_parent(self) -> None:
         """After a fork: never use the parent's connection, nor close it, which would drop the parent's locks."""
         if self.conn is not None:
-            _INHERITED.append(self.conn)
-        self.lock, self.conn, self._ours = threading.Lock(), None, False
+            _INHERITED.append((self.conn, self._cursor))
+        self.lock, self.conn, self._cursor, self._ours = threading.Lock(), None, None, False
 
 
-_INHERITED: list[sqlite3.Connection] = []
+_INHERITED: list[tuple[sqlite3.Connection, sqlite3.Cursor | None]] = []
 
 
 class Connections(Protocol):
@@ -177,13 +196,15 @@ class FileConnections:
         conn = sqlite3.connect(
             path, timeout=self.timeout, isolation_level=None, check_same_thread=False, uri=path[:5] == "file:"
         )
-        cursor = conn.cursor()
+        cursor: sqlite3.Cursor | None = None
         try:
+            cursor = conn.cursor()
             for pragma in pragmas:
                 cursor.execute(pragma).fetchall()
             _prepare(conn)
         except BaseException:  # which may keep both alive for long
-            cursor.close()
+            if cursor is not None:
+                cursor.close()
             conn.close()
             raise
         return conn
@@ -239,8 +260,8 @@ class OneConnection(Place):
     def after_fork(self, *, in_child: bool) -> None:
         if in_child:
             self._forked = True
-            _INHERITED.append(self._given)
-            self.lock = threading.Lock()
+            _INHERITED.append((self._given, self._cursor))
+            self.lock, self._cursor = threading.Lock(), None
 
 
 def _prepare(conn: sqlite3.Connection) -> None:

@@ -80,7 +80,7 @@ class SqliteEngine:
                 conn = place.take()
                 if not conn.in_transaction:
                     place.begin()
-                return await look(self._tx(conn))
+                return await look(self._tx(place))
             finally:
                 place.rest()
 
@@ -191,14 +191,15 @@ class SqliteEngine:
 
     # --- transactions ---
 
-    def _tx(self, conn: sqlite3.Connection) -> SqliteTx:
-        return SqliteTx(conn, self._queries, self._names)
+    def _tx(self, place: Place) -> SqliteTx:
+        return SqliteTx(place.cursor(), self._queries, self._names)
 
     def _pending(self) -> list[migrations.Migration]:
         place = self.connections.reader()
         with place.lock:
             try:
-                applied = [row[0] for row in finish(self._tx(place.take()).fetch("applied_migrations"))]
+                place.take()
+                applied = [row[0] for row in finish(self._tx(place).fetch("applied_migrations"))]
             except sqlite3.OperationalError as exc:
                 if "no such table" not in str(exc):
                     raise
@@ -229,7 +230,7 @@ class SqliteEngine:
             if is_ours:
                 self._begin_immediate(place)
                 jobs = [*jobs, *arrived()]
-            tx = self._tx(conn)
+            tx = self._tx(place)
             ended = self._run_bare(conn, tx, jobs) if is_ours else ()
             if not ended:
                 if not conn.in_transaction:

@@ -26,12 +26,11 @@ _ROW = re.compile(r"VALUES (\([?, ]+\))")
 
 
 class SqliteTx:
-    """The core's transaction on a `sqlite3` connection. Its methods never suspend."""
+    """The core's transaction, on a cursor. Its methods never suspend."""
 
-    def __init__(self, conn: sqlite3.Connection, queries: Queries, names: dict[str, str]) -> None:
-        self._conn, self._queries, self._names = conn, queries, names
-        self._cursor = conn.cursor()
-        self._cursor.row_factory = None  # whatever the user's connection makes of rows
+    def __init__(self, cursor: sqlite3.Cursor, queries: Queries, names: dict[str, str]) -> None:
+        self._cursor, self._queries, self._names = cursor, queries, names
+        self._conn = cursor.connection
 
     async def fetch(self, query: str, /, **args: Any) -> list[Row]:
         return self._fetch(query, args)
