@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
+from itertools import count
 from typing import Any, NamedTuple, cast
 
 import ormsgpack
@@ -279,12 +280,11 @@ def _place_of_write(row: Row) -> int:
 def _shortened(checkpoint: Mapping[str, Any]) -> list[Any]:
     """`[the rest, the versions, channel_versions, versions_seen]`, the latter two by place in the versions."""
     rest = {key: value for key, value in checkpoint.items() if key not in _ELSEWHERE}
-    places: defaultdict[Any, int] = defaultdict()
-    places.default_factory = places.__len__
+    places: defaultdict[Any, int] = defaultdict(count().__next__)
     channels, nodes = _by_place(checkpoint, places.__getitem__)
     if _TEXTS.issuperset(map(type, places)):
         return [rest, list(map(_short, places)), channels, nodes]
-    places.clear()  # 1 and 1.0 are two versions
+    places = defaultdict(count().__next__)  # 1 and 1.0 are two versions
     channels, nodes = _by_place(checkpoint, lambda version: places[type(version), version])
     return [rest, [_short(version) for _, version in places], channels, nodes]
 
