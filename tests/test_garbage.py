@@ -1,4 +1,4 @@
-"""Reading much makes the garbage collector wait, and leaves it as it was."""
+"""Reading much makes the garbage collector wait, and leaves it as it was; a step leaves it nothing to do."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from langgraph_checkpoint_dual.core.garbage import unhurried
+from langgraph_checkpoint_dual.sqlite import SqliteSaver
+from tests.support.checkpoints import checkpoint, config, metadata
 
 
 @pytest.fixture(autouse=True)
@@ -44,3 +46,15 @@ def test_a_choice_made_meanwhile_stays() -> None:
 def test_overlapping_work_leaves_the_usual_threshold() -> None:
     assert unhurried(lambda: unhurried(gc.get_threshold))[0] > 700
     assert gc.get_threshold()[0] == 700
+
+
+def test_a_step_leaves_no_cycles(sqlite_path: str) -> None:
+    with SqliteSaver(sqlite_path) as saver:
+        for step in range(6):
+            if step == 3:  # all that is made once is there
+                gc.collect()
+            made = checkpoint({"count": step, "note": "x" * 500})
+            place = saver.put(config(), made, metadata(), made["channel_versions"])
+            saver.put_writes(place, [("count", step)], "task")
+            assert saver.get_tuple(place) is not None
+        assert gc.collect() == 0
