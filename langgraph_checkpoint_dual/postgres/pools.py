@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import os
 from contextlib import suppress
+from functools import partial
 from typing import Any, cast
 from weakref import WeakSet
 
@@ -55,6 +56,16 @@ class _LoopPool(AsyncConnectionPool[Any]):
         self._pool.rotate()
         return await super()._get_ready_connection(timeout)
 
+    def ready(self) -> AsyncConnection[Any] | None:
+        """A connection that nobody has to wait for, if there is one."""
+        if not self._pool or self._closed or self._check:
+            return None
+        conn: AsyncConnection[Any] = self._pool.pop()
+        self._nconns_min = min(self._nconns_min, len(self._pool))
+        self._stats[self._REQUESTS_NUM] += 1
+        conn._pool = self
+        return conn
+
     @classmethod
     async def worker(cls, q: Any) -> None:
         # A worker that is connecting swallows its cancellation, and then waits for work for ever.
@@ -76,6 +87,33 @@ def loop_pool(conninfo: str, options: dict[str, Any]) -> AsyncConnectionPool[Any
         open=False,
         **pool_options(conninfo, options),
     )
+
+
+async def borrowed(pool: AsyncConnectionPool[Any], timeout: float) -> AsyncConnection[Any]:
+    """A connection of a pool. One that comes after its borrower was cancelled goes back, wherever that was.
+
+    Raises:
+        PoolTimeout: if none comes within `timeout` seconds.
+    """
+    if isinstance(pool, _LoopPool) and (conn := pool.ready()) is not None:
+        return conn
+    borrowing = asyncio.ensure_future(pool.getconn(timeout))
+    try:
+        return await asyncio.shield(borrowing)
+    except asyncio.CancelledError:
+        borrowing.add_done_callback(partial(_hand_back, pool))
+        raise
+
+
+def _hand_back(pool: AsyncConnectionPool[Any], borrowing: asyncio.Future[AsyncConnection[Any]]) -> None:
+    if not borrowing.cancelled() and borrowing.exception() is None:
+        returning = asyncio.ensure_future(pool.putconn(borrowing.result()))
+        _RETURNING.add(returning)
+        returning.add_done_callback(_RETURNING.discard)
+
+
+_RETURNING: set[asyncio.Future[None]] = set()
+"""An event loop keeps no task alive by itself."""
 
 
 def pool_options(conninfo: str, options: dict[str, Any]) -> dict[str, Any]:

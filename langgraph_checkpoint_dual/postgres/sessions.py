@@ -41,8 +41,8 @@ from langgraph_checkpoint_dual.postgres.faults import (
     roll_back,
 )
 from langgraph_checkpoint_dual.postgres.lending import Loan, uninterrupted
-from langgraph_checkpoint_dual.postgres.pools import ais_direct, aprobe, is_direct, probe
-from langgraph_checkpoint_dual.postgres.unhindered import unhindered
+from langgraph_checkpoint_dual.postgres.pools import ais_direct, aprobe, borrowed, is_direct, probe
+from langgraph_checkpoint_dual.postgres.unhindered import unhindered, unhindered_if_slow
 from langgraph_checkpoint_dual.postgres.watch import NoAnswer, Watched, forget
 from langgraph_checkpoint_dual.retrying import Attempts, InterruptedSession
 
@@ -299,7 +299,10 @@ class LoopSessions(_Sessions):
                     await self._look(pooled)
                     yield pooled
         finally:
-            await unhindered(_give_back(source, pooled))
+            if pooled.pgconn.transaction_status in _OPEN:
+                await unhindered(_end_and_give_back(source, pooled))
+            else:
+                await unhindered_if_slow(source.putconn(pooled))
 
     async def _look(self, conn: AsyncConnection[Any]) -> None:
         if self._asks(conn):
@@ -318,7 +321,7 @@ class LoopSessions(_Sessions):
             finally:
                 if not good:
                     conn.pgconn.finish()
-                    await unhindered(pool.putconn(conn))
+                    await unhindered_if_slow(pool.putconn(conn))
             if good:
                 return conn
 
@@ -332,16 +335,15 @@ class LoopSessions(_Sessions):
     async def _wait(self, pool: AsyncConnectionPool[AsyncConnection[Any]], attempts: Attempts) -> AsyncConnection[Any]:
         patience = _patience(pool, attempts)
         try:
-            return await pool.getconn(patience)
+            return await borrowed(pool, patience)
         except PoolTimeout:
             if (cause := await aprobe(pool)) is not None:
                 raise InterruptedSession(cause, again=attempts.left() > 0) from cause
-        return await pool.getconn(max(0.0, pool.timeout - patience))
+        return await borrowed(pool, max(0.0, pool.timeout - patience))
 
 
-async def _give_back(pool: AsyncConnectionPool[AsyncConnection[Any]], conn: AsyncConnection[Any]) -> None:
-    if conn.pgconn.transaction_status in _OPEN:
-        await _end_open(conn)
+async def _end_and_give_back(pool: AsyncConnectionPool[AsyncConnection[Any]], conn: AsyncConnection[Any]) -> None:
+    await _end_open(conn)
     await pool.putconn(conn)
 
 

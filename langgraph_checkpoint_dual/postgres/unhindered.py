@@ -11,16 +11,21 @@ T = TypeVar("T")
 
 
 async def unhindered(work: Coroutine[Any, Any, T]) -> T:
-    """Do some work to its end, also if the caller is cancelled meanwhile, who is then told at once.
+    """Do some work to its end, also if the caller is cancelled meanwhile, who is then told at once."""
+    return await asyncio.shield(asyncio.ensure_future(work))
 
-    A task is made only if the work has to wait for something, which giving a connection back seldom has.
+
+async def unhindered_if_slow(work: Coroutine[Any, Any, T]) -> T:
+    """As `unhindered`, for work that seldom has to wait: only then is a task made for the rest of it.
+
+    It must have no time limit of asyncio's, which would end whichever task has set it.
     """
     try:
         waited = work.send(None)
     except StopIteration as stop:
         result: T = stop.value
         return result
-    return await asyncio.shield(asyncio.ensure_future(_rest(work, waited)))
+    return await unhindered(_rest(work, waited))
 
 
 @coroutine

@@ -141,9 +141,9 @@ What is not covered:
   [encryption.md](encryption.md) tells what stays in the clear. Values that are not encrypted are refused.
 - By which number a message is found from its id: an `append` of that id then adds a message in place of replacing one.
   The doctor compares these numbers with the messages, and sets them right.
-- A failover to a standby that replicates asynchronously loses what Postgres acknowledged and had not sent. If the answer
-  to a commit was lost just then, whether it was committed is asked by a transaction number, which the new primary may
-  have given to another transaction. With synchronous replication neither can happen.
+- A failover to a standby that replicates asynchronously loses what Postgres acknowledged and had not sent. If the
+  answer to a commit was lost just then, whether it was committed is asked by a transaction number, which the new
+  primary may have given to another transaction. With synchronous replication neither can happen.
 - Read errors of the disk itself are SQLite's and Postgres' to notice; what they report is raised as it is.
 """
 
