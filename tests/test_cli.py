@@ -764,9 +764,8 @@ def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == ("{\n", "")
 
 
-def test_a_locked_database_is_waited_for(chat: Any, database: str, run: Run) -> None:
-    if is_postgres(database):
-        pytest.skip("Postgres' readers wait for nobody")
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_a_locked_database_is_read(chat: Any, database: str, run: Run) -> None:
     with closing(sqlite3.connect(database, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         assert "interrupted" in run("threads")  # reading waits for nobody

@@ -94,12 +94,14 @@ def is_free(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
 def run(
     conn: Connection[Any] | AsyncConnection[Any],
     statement: Direct,
-    args: Mapping[str, Any],
+    values: list[bytes],
     prepare_after: int | None,
 ) -> PQGen[PGresult]:
-    """Run a statement; what the server answers. After so many runs it is prepared; after `None`, never."""
+    """Run a statement with packed arguments; what the server answers.
+
+    After so many runs it is prepared; after `None`, never.
+    """
     pgconn = conn.pgconn
-    values = statement.packed(args, conn.info.encoding)
     formats = [1] * len(values)
     runs = _runs.get(conn)
     if runs is None:

@@ -16,9 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 from weakref import WeakSet
 
 from psycopg import AsyncConnection, AsyncPipeline, ClientCursor, Connection, Error, Pipeline, errors
-from psycopg.abc import PQGen
 from psycopg.pq import TransactionStatus
-from psycopg.pq.abc import PGresult
 from psycopg.rows import tuple_row
 
 from langgraph_checkpoint_dual.combining import Combiner, Job
@@ -100,11 +98,14 @@ class BlockingTx:
     async def compute(self, weight: int, work: Callable[[], T]) -> T:
         return work()
 
-    async def alone(self, statement: Statement) -> list[Row]:
-        """Run a statement as a transaction of its own, or as a savepoint of the caller's."""
+    async def alone(self, statement: Statement, weight: int) -> list[Row]:
+        """Run a statement, of about `weight` bytes, as a transaction of its own, or as a savepoint of the caller's."""
         if is_free(self.conn):
+            direct, encoding = self._dialect.direct(statement.query), self.conn.info.encoding
+            values = direct.packed(statement.args, encoding)
             with self.conn.lock:
-                return rows_of(self.conn.wait(self._directly(statement)), self.conn.info.encoding)
+                answer = self.conn.wait(run(self.conn, direct, values, _prepare_after(self.conn, self._prepare)))
+            return rows_of(answer, encoding)
         if not _in_transaction(self.conn):
             return await self._store(statement)
         with nested(self.conn):
@@ -118,10 +119,6 @@ class BlockingTx:
     async def send(self, script: bytes) -> None:
         """Send several statements as one message, which the server runs as one transaction."""
         self.conn.execute(script, prepare=False)
-
-    def _directly(self, statement: Statement) -> PQGen[PGresult]:
-        prepare_after = None if self._prepare is False else self.conn.prepare_threshold
-        return run(self.conn, self._dialect.direct(statement.query), statement.args, prepare_after)
 
     async def _store(self, statement: Statement) -> list[Row]:
         with self.conn.cursor(binary=True, row_factory=tuple_row) as cursor:
@@ -157,11 +154,14 @@ class LoopTx:
     async def compute(self, weight: int, work: Callable[[], T]) -> T:
         return work() if weight < INLINE_WEIGHT else await asyncio.to_thread(work)
 
-    async def alone(self, statement: Statement) -> list[Row]:
-        """Run a statement as a transaction of its own, or as a savepoint of the caller's."""
+    async def alone(self, statement: Statement, weight: int) -> list[Row]:
+        """Run a statement, of about `weight` bytes, as a transaction of its own, or as a savepoint of the caller's."""
         if is_free(self.conn):
+            direct, encoding = self._dialect.direct(statement.query), self.conn.info.encoding
+            values = await self.compute(weight, partial(direct.packed, statement.args, encoding))
             async with self.conn.lock:
-                return rows_of(await self.conn.wait(self._directly(statement)), self.conn.info.encoding)
+                answer = await self.conn.wait(run(self.conn, direct, values, _prepare_after(self.conn, self._prepare)))
+            return rows_of(answer, encoding)
         if not _in_transaction(self.conn):
             return await self._store(statement)
         async with self.conn.transaction():
@@ -175,10 +175,6 @@ class LoopTx:
     async def send(self, script: bytes) -> None:
         """Send several statements as one message, which the server runs as one transaction."""
         await self.conn.execute(script, prepare=False)
-
-    def _directly(self, statement: Statement) -> PQGen[PGresult]:
-        prepare_after = None if self._prepare is False else self.conn.prepare_threshold
-        return run(self.conn, self._dialect.direct(statement.query), statement.args, prepare_after)
 
     async def _store(self, statement: Statement) -> list[Row]:
         async with self.conn.cursor(binary=True, row_factory=tuple_row) as cursor:
@@ -194,6 +190,10 @@ def _noticing_gone(query: str) -> Iterator[None]:
         if query.startswith("official"):
             raise TableGone(query) from exc
         raise
+
+
+def _prepare_after(conn: Connection[Any] | AsyncConnection[Any], prepare: bool | None) -> int | None:
+    return None if prepare is False else conn.prepare_threshold
 
 
 def _in_transaction(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
@@ -224,8 +224,9 @@ async def _store_all(tx: BlockingTx | LoopTx, additions: Sequence[Addition]) -> 
         return [too_large(additions[0], f"Postgres takes in one statement (about {_MOST_BYTES})")]
     results: list[Any] = [None] * len(additions)
     for statement in statements(additions):
+        weight = sum([size_of(additions[at]) for at in statement.places])
         try:
-            outcomes: Sequence[Any] = statement.outcomes(await tx.alone(statement))
+            outcomes: Sequence[Any] = statement.outcomes(await tx.alone(statement, weight))
         except errors.Error as exc:
             if interrupts(exc, tx.conn):
                 raise
