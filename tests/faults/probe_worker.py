@@ -17,7 +17,7 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from dataclasses import asdict
@@ -253,10 +253,17 @@ async def on_a_second_loop(kind: Kind, database: str, package: str, number: int)
             *(astep(saver, f"{number}-here-{one}", 3, None) for one in range(4)),
             return_exceptions=True,
         )
-        report.stuck += any(isinstance(one, BaseException) for one in ended)
-        for one in ended:
-            if not isinstance(one, BaseException):
-                noted(acknowledged, one, 3)
+    return await _checked(kind, database, package, ended, report, acknowledged)
+
+
+async def _checked(
+    kind: Kind, database: str, package: str, ended: Sequence[Any], report: Report, acknowledged: Acknowledged
+) -> Report:
+    """What came of uses at once, of which `ended` are the last checkpoints or errors."""
+    report.stuck += any(isinstance(one, BaseException) for one in ended)
+    for one in ended:
+        if not isinstance(one, BaseException):
+            noted(acknowledged, one, 3)
     await check(kind, database, acknowledged, report, package)
     report.acknowledged = len(acknowledged)
     return report
@@ -278,13 +285,7 @@ async def in_plain_threads(kind: Kind, database: str, package: str, number: int)
             waiting = [threads.submit(use, one) for one in range(2, 4)]
             ended += [one.exception() or one.result() for one in waiting]
         signal.alarm(0)
-        report.stuck += any(isinstance(one, BaseException) for one in ended)
-        for one in ended:
-            if not isinstance(one, BaseException):
-                noted(acknowledged, one, 3)
-    await check(kind, database, acknowledged, report, package)
-    report.acknowledged = len(acknowledged)
-    return report
+    return await _checked(kind, database, package, ended, report, acknowledged)
 
 
 async def closed_in_flight(kind: Kind, database: str, package: str, number: int) -> Report:
