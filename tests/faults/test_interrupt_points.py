@@ -224,6 +224,24 @@ class TestSqlite:
             leaves_nothing_of_deleted_threads(saver, sqlite_path)
             assert not connection.in_transaction
 
+    def test_reading_after_it(self, sqlite_path: str) -> None:
+        """Who keeps the error keeps a query that was under way, but nobody is held to what that would have seen."""
+        with dual.SqliteSaver(sqlite_path) as saver:
+            there = step(saver, "there", 0, None)
+            for number in count(1):
+                point = Point(number, ("langgraph_checkpoint_dual.sqlite",))
+                try:
+                    sys.setprofile(point)
+                    saver.get_tuple(there)
+                    sys.setprofile(None)
+                except Interruption:
+                    assert saver.get_tuple(step(saver, f"after-{number}", 0, None)) is not None, point.where
+                finally:
+                    sys.setprofile(None)
+                if not point.was_reached:
+                    break
+            assert number > 10
+
     @pytest.mark.parametrize("is_given", [False, True])
     def test_closing_after_it(self, sqlite_path: str, is_given: bool) -> None:
         """Who keeps the error keeps statements that were under way, but no lock, and no file that was being opened."""
