@@ -175,3 +175,21 @@ async def test_all_tasks_of_the_loop_at_once(setup: str, sqlite_path: str, postg
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await asyncio.wait_for(subject.put(), 30)
+
+
+@pytest.mark.parametrize("setup", ["own pool", "given pool"])
+async def test_while_it_waits_for_a_connection(setup: str, sqlite_path: str, postgres_uri: str) -> None:
+    async with saver_on(setup, sqlite_path, postgres_uri) as saver:
+        subject, pool = Subject(saver), saver.conn
+        await subject.put()
+        with yielding():
+            for steps in range(15):
+                held = [await pool.getconn(20) for _ in range(pool.max_size)]  # none was lost
+                waiting = asyncio.create_task(subject.get())
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                waiting.cancel()
+                for connection in held:
+                    await pool.putconn(connection)
+                await asyncio.wait([waiting])
+            await asyncio.wait_for(subject.get(), 20)
