@@ -36,7 +36,7 @@ from typing_extensions import TypedDict
 
 from langgraph_checkpoint_dual import Cache, SqliteSaver
 from langgraph_checkpoint_dual.errors import ConfigError, DecodeError, EncodeError
-from langgraph_checkpoint_dual.postgres.driver import BlockingTx, LoopTx
+from langgraph_checkpoint_dual.postgres.transactions import BlockingTx, LoopTx
 from langgraph_checkpoint_dual.sqlite.transactions import SqliteTx
 from tests.support.checkpoints import checkpoint, config, metadata, put
 from tests.support.savers import Kind, opened

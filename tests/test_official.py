@@ -373,7 +373,7 @@ def _tx_class(kind: Kind) -> Any:
         from langgraph_checkpoint_dual.sqlite.transactions import SqliteTx
 
         return SqliteTx
-    from langgraph_checkpoint_dual.postgres.driver import BlockingTx
+    from langgraph_checkpoint_dual.postgres.transactions import BlockingTx
 
     return BlockingTx
 

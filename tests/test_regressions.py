@@ -13,7 +13,7 @@ from langchain_core.messages import HumanMessage
 from langgraph_checkpoint_dual import Serializer
 from langgraph_checkpoint_dual.core import values
 from langgraph_checkpoint_dual.postgres import PostgresSaver
-from langgraph_checkpoint_dual.postgres.driver import BlockingTx, LoopTx
+from langgraph_checkpoint_dual.postgres.transactions import BlockingTx, LoopTx
 from tests.support.checkpoints import checkpoint, config, listed, metadata, put
 from tests.support.compare import answer, fingerprint
 from tests.support.savers import KINDS, Kind, faced, opened

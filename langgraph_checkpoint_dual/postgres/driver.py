@@ -1,4 +1,4 @@
-"""Postgres: transactions on psycopg connections, and the two `Database`s that the core runs on.
+"""Postgres: the two `Database`s that the core runs on.
 
 Every operation takes a connection of the pool for as long as its statements run, with no lock of ours around it. Reads
 are single statements. Additions of concurrent callers share one statement; each fails alone.
@@ -9,54 +9,41 @@ from __future__ import annotations
 import asyncio
 import os
 import warnings
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 from weakref import WeakSet
 
-from psycopg import AsyncConnection, AsyncPipeline, ClientCursor, Connection, Error, Pipeline, errors
-from psycopg.pq import TransactionStatus
-from psycopg.rows import tuple_row
+from psycopg import AsyncConnection, AsyncPipeline, Connection, Error, Pipeline, errors
 
 from langgraph_checkpoint_dual.combining import Combiner, Job
-from langgraph_checkpoint_dual.core.rows import Named, Outcome, Put, PutWrites, size_of, too_large
+from langgraph_checkpoint_dual.core.rows import Outcome, Put, PutWrites, size_of
 from langgraph_checkpoint_dual.core.space import Vacuumed
-from langgraph_checkpoint_dual.core.tx import Row, TableGone, Tx, finish
-from langgraph_checkpoint_dual.errors import CheckpointerError, ClosedError, ConfigError, SchemaError
+from langgraph_checkpoint_dual.core.tx import Tx, finish
+from langgraph_checkpoint_dual.errors import CheckpointerError, ClosedError, SchemaError
 from langgraph_checkpoint_dual.hopping import INLINE_WEIGHT, HoppingFace
 from langgraph_checkpoint_dual.observing import Callers, callers, on_behalf_of
-from langgraph_checkpoint_dual.postgres.arrays import register
-from langgraph_checkpoint_dual.postgres.direct import is_free, rows_of, run
-from langgraph_checkpoint_dual.postgres.faults import Fate, interrupts
+from langgraph_checkpoint_dual.postgres.faults import Fate
 from langgraph_checkpoint_dual.postgres.line import Line
 from langgraph_checkpoint_dual.postgres.pools import Beside, leave_to_parent
 from langgraph_checkpoint_dual.postgres.schema import REFUSED, Schema
-from langgraph_checkpoint_dual.postgres.sessions import (
-    STATEMENT_MODE,
-    AsyncConn,
-    BlockingSessions,
-    Limits,
-    LoopSessions,
-    SyncConn,
-    loop_transaction,
-    nested,
-    transaction,
-)
+from langgraph_checkpoint_dual.postgres.sessions import AsyncConn, BlockingSessions, Limits, LoopSessions, SyncConn
 from langgraph_checkpoint_dual.postgres.space import vacuumed
-from langgraph_checkpoint_dual.postgres.statements import (
-    Addition,
-    Dialect,
-    Statement,
-    of_rows,
-    outcome_of,
-    statements,
+from langgraph_checkpoint_dual.postgres.statements import Addition, Dialect
+from langgraph_checkpoint_dual.postgres.transactions import (
+    BlockingTx,
+    LoopTx,
+    ScriptTx,
+    in_transaction,
+    sees_the_latest,
+    settled,
+    store_all,
 )
 from langgraph_checkpoint_dual.retrying import Attempts, block, repeated
 
 T = TypeVar("T")
 CLOSED = "this saver was closed; open a new one"
-_LATEST = ("read committed", "read uncommitted")
 _LANES = 2
 """On how many connections of a pool the additions of blocking callers are under way at once: checkpoints, and writes.
 
@@ -66,177 +53,8 @@ _GROUPS = 4
 """The same for those of an event loop, where whatever is ready at once is in one batch anyway."""
 _SLOW = 0.25
 """After how many seconds additions that wait for a lock, or for a peer that is gone, hold nobody else up."""
-_MOST_BYTES = 1_000_000_000
-"""A message to the server, a field and an array must be smaller than 2**30 bytes, with what they have besides data."""
 _SHARED_BYTES = 256 * 1024
 """An addition larger than this goes alone, so that small ones need not wait for it."""
-
-
-class BlockingTx:
-    """The core's transaction on a blocking connection. Its methods never suspend."""
-
-    def __init__(self, conn: Connection[Any], dialect: Dialect, prepare: bool | None = None) -> None:
-        self.conn, self._dialect, self._prepare = conn, dialect, prepare
-        register(conn)
-
-    async def fetch(self, query: str, /, **args: Any) -> list[Row]:
-        with _noticing_gone(query), self.conn.cursor(binary=True, row_factory=tuple_row) as cursor:
-            cursor.execute(self._dialect[query], _given(query, args), prepare=self._prepare)
-            return cursor.fetchall()
-
-    async def execute(self, query: str, /, **args: Any) -> None:
-        with _noticing_gone(query), self.conn.cursor() as cursor:
-            cursor.execute(self._dialect[query], _given(query, args), prepare=self._prepare)
-
-    async def load(self, query: str, rows: Sequence[Named], /) -> None:
-        if rows:
-            await self.execute(query, **of_rows(rows))
-
-    async def insert(self, addition: Put | PutWrites) -> Outcome:
-        return _settled((await _store_all(self, [addition]))[0])
-
-    async def compute(self, weight: int, work: Callable[[], T]) -> T:
-        return work()
-
-    async def alone(self, statement: Statement, weight: int) -> list[Row]:
-        """Run a statement, of about `weight` bytes, as a transaction of its own, or as a savepoint of the caller's."""
-        if is_free(self.conn):
-            direct, encoding = self._dialect.direct(statement.query), self.conn.info.encoding
-            values = direct.packed(statement.args, encoding)
-            with self.conn.lock:
-                answer = self.conn.wait(run(self.conn, direct, values, _prepare_after(self.conn, self._prepare)))
-            return rows_of(answer, encoding)
-        if not _in_transaction(self.conn):
-            return await self._store(statement)
-        with nested(self.conn):
-            return await self._store(statement)
-
-    async def whole(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Do some work in a transaction."""
-        with transaction(self.conn):
-            return await work()
-
-    async def send(self, script: bytes) -> None:
-        """Send several statements as one message, which the server runs as one transaction."""
-        self.conn.execute(script, prepare=False)
-
-    async def _store(self, statement: Statement) -> list[Row]:
-        with self.conn.cursor(binary=True, row_factory=tuple_row) as cursor:
-            cursor.execute(self._dialect[statement.query], statement.args, prepare=self._prepare)
-            return cursor.fetchall()
-
-
-class LoopTx:
-    """The core's transaction on an asynchronous connection."""
-
-    def __init__(self, conn: AsyncConnection[Any], dialect: Dialect, prepare: bool | None = None) -> None:
-        self.conn, self._dialect, self._prepare = conn, dialect, prepare
-        register(conn)
-
-    async def fetch(self, query: str, /, **args: Any) -> list[Row]:
-        with _noticing_gone(query):
-            async with self.conn.cursor(binary=True, row_factory=tuple_row) as cursor:
-                await cursor.execute(self._dialect[query], _given(query, args), prepare=self._prepare)
-                return await cursor.fetchall()
-
-    async def execute(self, query: str, /, **args: Any) -> None:
-        with _noticing_gone(query):
-            async with self.conn.cursor() as cursor:
-                await cursor.execute(self._dialect[query], _given(query, args), prepare=self._prepare)
-
-    async def load(self, query: str, rows: Sequence[Named], /) -> None:
-        if rows:
-            await self.execute(query, **of_rows(rows))
-
-    async def insert(self, addition: Put | PutWrites) -> Outcome:
-        return _settled((await _store_all(self, [addition]))[0])
-
-    async def compute(self, weight: int, work: Callable[[], T]) -> T:
-        return work() if weight < INLINE_WEIGHT else await asyncio.to_thread(work)
-
-    async def alone(self, statement: Statement, weight: int) -> list[Row]:
-        """Run a statement, of about `weight` bytes, as a transaction of its own, or as a savepoint of the caller's."""
-        if is_free(self.conn):
-            direct, encoding = self._dialect.direct(statement.query), self.conn.info.encoding
-            values = await self.compute(weight, partial(direct.packed, statement.args, encoding))
-            async with self.conn.lock:
-                answer = await self.conn.wait(run(self.conn, direct, values, _prepare_after(self.conn, self._prepare)))
-            return rows_of(answer, encoding)
-        if not _in_transaction(self.conn):
-            return await self._store(statement)
-        async with self.conn.transaction():
-            return await self._store(statement)
-
-    async def whole(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Do some work in a transaction."""
-        async with loop_transaction(self.conn):
-            return await work()
-
-    async def send(self, script: bytes) -> None:
-        """Send several statements as one message, which the server runs as one transaction."""
-        await self.conn.execute(script, prepare=False)
-
-    async def _store(self, statement: Statement) -> list[Row]:
-        async with self.conn.cursor(binary=True, row_factory=tuple_row) as cursor:
-            await cursor.execute(self._dialect[statement.query], statement.args, prepare=self._prepare)
-            return await cursor.fetchall()
-
-
-@contextmanager
-def _noticing_gone(query: str) -> Iterator[None]:
-    try:
-        yield
-    except errors.UndefinedTable as exc:
-        if query.startswith("official"):
-            raise TableGone(query) from exc
-        raise
-
-
-def _prepare_after(conn: Connection[Any] | AsyncConnection[Any], prepare: bool | None) -> int | None:
-    return None if prepare is False else conn.prepare_threshold
-
-
-def _in_transaction(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
-    return not conn.autocommit or conn.info.transaction_status != TransactionStatus.IDLE
-
-
-async def _sees_the_latest(tx: Tx) -> None:
-    """Make sure that the transaction sees what others have committed before each of its statements.
-
-    With a snapshot of before, a change would take away what the puts since then use.
-    """
-    [(level,)] = await tx.fetch("ddl SHOW transaction_isolation")
-    if level not in _LATEST:
-        raise ConfigError(
-            f"this operation cannot run in a transaction of isolation level {level.upper()}, which does not see what "
-            "others store meanwhile: begin it as READ COMMITTED, or give the saver a connection of its own"
-        )
-
-
-def _given(query: str, args: dict[str, Any]) -> dict[str, Any] | None:
-    # Without parameters psycopg takes a text as it is, where otherwise "%%" means "%".
-    return None if query.startswith("ddl ") and not args else args
-
-
-async def _store_all(tx: BlockingTx | LoopTx, additions: Sequence[Addition]) -> list[Any]:
-    """Store additions in as few statements as possible: an outcome or an exception for each."""
-    if len(additions) == 1 and size_of(additions[0]) > _MOST_BYTES:
-        return [too_large(additions[0], f"Postgres takes in one statement (about {_MOST_BYTES})")]
-    results: list[Any] = [None] * len(additions)
-    for statement in statements(additions):
-        weight = sum([size_of(additions[at]) for at in statement.places])
-        try:
-            outcomes: Sequence[Any] = statement.outcomes(await tx.alone(statement, weight))
-        except errors.Error as exc:
-            if interrupts(exc, tx.conn):
-                raise
-            if len(statement.places) == 1:
-                outcomes = [outcome_of(additions[statement.places[0]], exc)]
-            else:  # one of them is to blame: each alone
-                outcomes = [(await _store_all(tx, [additions[at]]))[0] for at in statement.places]
-        for at, outcome in zip(statement.places, outcomes, strict=True):
-            results[at] = outcome
-    return results
 
 
 class Errand(NamedTuple):
@@ -244,35 +62,6 @@ class Errand(NamedTuple):
 
     addition: Addition
     callers: Callers
-
-
-class ScriptTx:
-    """The core's transaction where a pooler lets single statements through only: all at once, or not at all."""
-
-    def __init__(self, conn: Connection[Any] | AsyncConnection[Any], dialect: Dialect) -> None:
-        self._quoting, self._dialect = ClientCursor(conn), dialect  # type: ignore[arg-type]
-        self._parts: list[str] = []
-
-    async def fetch(self, query: str, /, **args: Any) -> list[Row]:
-        raise CheckpointerError(STATEMENT_MODE)
-
-    async def load(self, query: str, rows: Sequence[Named], /) -> None:
-        if rows:
-            await self.execute(query, **of_rows(rows))
-
-    async def insert(self, addition: Put | PutWrites) -> Outcome:
-        raise CheckpointerError(STATEMENT_MODE)
-
-    async def execute(self, query: str, /, **args: Any) -> None:
-        self._parts.append(self._quoting.mogrify(self._dialect[query], _given(query, args)))
-
-    async def compute(self, weight: int, work: Callable[[], T]) -> T:
-        return work()
-
-    @property
-    def text(self) -> bytes:
-        """What to send: one message, which the server runs as one transaction."""
-        return ";\n".join(self._parts).encode()
 
 
 class _Engine:
@@ -296,15 +85,15 @@ class _Engine:
             return result
         if await fate.is_committed(tx):
             return fate.result
-        if _in_transaction(tx.conn):
-            await _sees_the_latest(tx)
+        if in_transaction(tx.conn):
+            await sees_the_latest(tx)
         return await tx.whole(lambda: fate.run(tx))
 
     async def _vacuumed(self, full: bool, tx: BlockingTx | LoopTx) -> Vacuumed:
         return await vacuumed(tx, tx.conn, self._schema.table_names, full=full)
 
     async def _set_up(self, tx: BlockingTx | LoopTx) -> None:
-        careful = _in_transaction(tx.conn) or not self._sessions.replaceable
+        careful = in_transaction(tx.conn) or not self._sessions.replaceable
         if await self._schema.is_current(tx, careful=careful):
             return
         try:
@@ -375,7 +164,7 @@ class BlockingEngine(_Engine):
         if size_of(addition) <= _SHARED_BYTES:
             outcome: Outcome = self._combiner(addition).run(errand)
             return outcome
-        return _settled(self._store([errand])[0])
+        return settled(self._store([errand])[0])
 
     async def compute(self, weight: int, work: Callable[[], T]) -> T:
         return work()
@@ -423,7 +212,7 @@ class BlockingEngine(_Engine):
 
     def _store(self, errands: Sequence[Errand]) -> list[Any]:
         with on_behalf_of(errand.callers for errand in errands):
-            return finish(self._repeated(lambda tx: _store_all(tx, [errand.addition for errand in errands])))
+            return finish(self._repeated(lambda tx: store_all(tx, [errand.addition for errand in errands])))
 
     async def vacuum(self, *, full: bool) -> Vacuumed:
         """See `Storage`."""
@@ -493,7 +282,7 @@ class LoopEngine(_Engine):
         if size_of(addition) <= _SHARED_BYTES:
             outcome: Outcome = await self._line.submit(errand)
             return outcome
-        return _settled((await self._store([errand]))[0])
+        return settled((await self._store([errand]))[0])
 
     async def compute(self, weight: int, work: Callable[[], T]) -> T:
         return work() if weight < INLINE_WEIGHT else await asyncio.to_thread(work)
@@ -528,7 +317,7 @@ class LoopEngine(_Engine):
 
     async def _store(self, errands: Sequence[Errand]) -> list[Any]:
         with on_behalf_of(errand.callers for errand in errands):
-            return await self._repeated(lambda tx: _store_all(tx, [errand.addition for errand in errands]))
+            return await self._repeated(lambda tx: store_all(tx, [errand.addition for errand in errands]))
 
     async def vacuum(self, *, full: bool) -> Vacuumed:
         """See `Storage`."""
@@ -604,10 +393,3 @@ class OneLoop:
 
 def _waits_for_sockets(loop: asyncio.AbstractEventLoop) -> bool:
     return type(loop).add_reader is not asyncio.AbstractEventLoop.add_reader
-
-
-def _settled(result: Any) -> Outcome:
-    if isinstance(result, Exception):
-        raise result
-    outcome: Outcome = result
-    return outcome
