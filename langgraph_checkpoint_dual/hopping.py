@@ -54,8 +54,8 @@ class HoppingFace:
     async def append(self, addition: Put | PutWrites) -> Outcome:
         return await self._hop(lambda: finish(self._engine.append(addition)))
 
-    async def compute(self, weight: int, work: Callable[[], T]) -> T:
-        return work() if weight < INLINE_WEIGHT else await self._hop(work)
+    async def compute(self, weigh: Callable[[], int], work: Callable[[], T]) -> T:
+        return work() if weigh() < INLINE_WEIGHT else await self._hop(work)
 
     async def vacuum(self, *, full: bool) -> Vacuumed:
         """See `Storage`."""

@@ -47,9 +47,8 @@ async def delta_history(
         return {}
     address = address_of(config)
     walks, writes, look = await unless_lost(lambda: db.read(partial(_look_back, address, list(channels))))
-    weight = look.weight + sum(len(row[8]) for row in writes)
     work = partial(_histories, store, walks, writes, look)
-    return await db.compute(weight, partial(unhurried, work))
+    return await db.compute(lambda: look.weight + sum(len(row[8]) for row in writes), partial(unhurried, work))
 
 
 async def _look_back(address: Address, channels: Sequence[str], tx: Tx) -> tuple[dict[str, _Walk], list[Row], Look]:

@@ -34,7 +34,17 @@ from langgraph_checkpoint_dual.core import values
 from langgraph_checkpoint_dual.core.address import Address
 from langgraph_checkpoint_dual.core.metadata import canonical
 from langgraph_checkpoint_dual.core.resealing import copied, doctor_row
-from langgraph_checkpoint_dual.core.rows import CheckpointRow, Guard, ItemRow, Named, Outcome, Put, PutWrites, WriteRow
+from langgraph_checkpoint_dual.core.rows import (
+    CheckpointRow,
+    Guard,
+    ItemRow,
+    Named,
+    Outcome,
+    Put,
+    PutWrites,
+    WriteRow,
+    size_of,
+)
 from langgraph_checkpoint_dual.core.tx import Database, Row, Tx
 from langgraph_checkpoint_dual.errors import ConfigError
 
@@ -195,8 +205,8 @@ class Sealing:
         guard = await self.below.read(partial(_guard, self._keys, addition)) if has_to_look else None
         return await self.below.append(await _sealed(self.below, self._keys, addition, guard))
 
-    async def compute(self, weight: int, work: Callable[[], T]) -> T:
-        return await self.below.compute(weight, work)
+    async def compute(self, weigh: Callable[[], int], work: Callable[[], T]) -> T:
+        return await self.below.compute(weigh, work)
 
 
 def as_stored(db: Database) -> Database:
@@ -218,7 +228,7 @@ class SealingTx:
         opener = _OPENERS.get(name)
         if opener is None or not rows:
             return rows
-        return await self.compute(_weight(rows), partial(opener, self._keys, args, rows))
+        return await self.compute(partial(_weight, rows), partial(opener, self._keys, args, rows))
 
     async def execute(self, query: str, /, **args: Any) -> None:
         if query == "hang":
@@ -228,14 +238,14 @@ class SealingTx:
             await copied(self._tx, self._keys, args["source"], args["target"])
 
     async def load(self, query: str, rows: Sequence[Named], /) -> None:
-        await self._tx.load(query, await self.compute(_weight(rows), partial(_sealed_rows, self._keys, rows)))
+        await self._tx.load(query, await self.compute(partial(_weight, rows), partial(_sealed_rows, self._keys, rows)))
 
     async def insert(self, addition: Put | PutWrites) -> Outcome:
         guard = await _guard(self._keys, addition, self._tx) if self._keys.are_several else None
         return await self._tx.insert(await _sealed(self._tx, self._keys, addition, guard))
 
-    async def compute(self, weight: int, work: Callable[[], T]) -> T:
-        return await self._tx.compute(weight, work)
+    async def compute(self, weigh: Callable[[], int], work: Callable[[], T]) -> T:
+        return await self._tx.compute(weigh, work)
 
     async def _whole(self, name: str, args: Mapping[str, Any]) -> list[Row]:
         """What a query brings of checkpoints; their MACs cover more, so all of them is read."""
@@ -275,8 +285,7 @@ async def _guard(keys: Keys, addition: Put | PutWrites, tx: Tx) -> Guard | None:
 
 
 async def _sealed(where: Database | Tx, keys: Keys, addition: Put | PutWrites, guard: Guard | None) -> Put | PutWrites:
-    rows = [addition.row, *addition.items] if isinstance(addition, Put) else addition.rows
-    return await where.compute(_weight(rows), partial(_sealed_addition, keys, addition, guard))
+    return await where.compute(partial(size_of, addition), partial(_sealed_addition, keys, addition, guard))
 
 
 def _sealed_addition(keys: Keys, addition: Put | PutWrites, guard: Guard | None) -> Put | PutWrites:

@@ -99,6 +99,6 @@ class Listing:
     async def _tuple(self, db: Database, checkpoint: Loaded) -> CheckpointTuple | None:
         try:
             work: Callable[[], dict[str, Any]] = partial(self._look.values, checkpoint, self._store.serde)
-            return with_values(checkpoint, await db.compute(self._average, work))
+            return with_values(checkpoint, await db.compute(lambda: self._average, work))
         except ItemLost:
             return await self._store.tuple_at(db, checkpoint.address)

@@ -13,8 +13,7 @@ The contract:
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -33,13 +32,11 @@ from langgraph_checkpoint_dual.core.text import escape
 from langgraph_checkpoint_dual.core.times import micros_of
 from langgraph_checkpoint_dual.core.tree import Node, released, remove_items
 from langgraph_checkpoint_dual.core.tx import Tx
+from langgraph_checkpoint_dual.core.weighing import weigh
 from langgraph_checkpoint_dual.errors import DecodeError, EncodeError
 
 _COMPARE_BYTES = 4096
 """A put that would store more than this anew, or that is repeated, first reads what its parent has stored."""
-_BUDGET = 32_768
-_NUMBERS = frozenset((int, float, bool, type(None)))
-_TEXTS = frozenset((str,))
 
 
 class Putting:
@@ -76,6 +73,10 @@ class Putting:
         self.fresh = self.replaces = False
         self._serde, self._values = serde, channel_values
         self._compared = parent.checkpoint_id is None
+
+    def weigh(self) -> int:
+        """About the bytes that are planned."""
+        return weigh(self._values.values())
 
     def plan(self) -> tuple[Put, Known]:
         """What to store, and what will be known of the checkpoint then.
@@ -180,39 +181,3 @@ async def make_room(row: CheckpointRow, tx: Tx) -> None:
 
 def _at(row: CheckpointRow) -> dict[str, str]:
     return {"thread_id": row.thread_id, "checkpoint_ns": row.checkpoint_ns, "checkpoint_id": row.checkpoint_id}
-
-
-def weigh(several: Collection[Any]) -> int:
-    """About the bytes of some values, found out cheaply: counting stops at what is worth a hop to a thread."""
-    if _TEXTS.issuperset(map(type, several)):
-        return 50 * len(several) + sum(map(len, several))
-    total = 0
-    for one in several:
-        kind = type(one)
-        if kind is str:
-            total += 50 + len(one)
-        elif kind in _NUMBERS:
-            total += 50
-        else:
-            total += _weigh_parts(one, _BUDGET - total)
-        if total >= _BUDGET:
-            break
-    return total
-
-
-def _weigh_parts(value: Any, budget: int) -> int:
-    total, rest = 0, [value]
-    while rest and total < budget:
-        one = rest.pop()
-        total += 50
-        if isinstance(one, (str, bytes, bytearray)):
-            total += len(one)
-        elif isinstance(one, (Mapping, list, tuple, set, frozenset, deque)):
-            if len(one) * 50 > budget:
-                return budget
-            rest.extend(one.values() if isinstance(one, Mapping) else one)
-        elif hasattr(one, "__dict__"):
-            rest.extend(vars(one).values())
-        elif hasattr(one, "nbytes"):
-            total += one.nbytes
-    return total

@@ -114,7 +114,7 @@ async def _renew(tx: Tx, keys: Keys, table: _Table, rows: Sequence[Row], opened:
         found = [(row, table.seal(keys, one)) for row, one in plain if one is not None]
         return [sealed for row, sealed in found if sealed != row], len(rows) - len(found)
 
-    changed, refused = await tx.compute(sum(map(_weight, rows)), work)
+    changed, refused = await tx.compute(lambda: sum(map(_weight, rows)), work)
     if changed:
         await tx.load(table.load, changed)
     return Resealed(0, len(rows), len(changed), refused)

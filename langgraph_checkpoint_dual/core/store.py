@@ -27,13 +27,14 @@ from langgraph_checkpoint_dual.core.address import Address, address_of, config_o
 from langgraph_checkpoint_dual.core.checkpoints import Foreign, Loaded, id_of, loaded, pending_writes, write_row
 from langgraph_checkpoint_dual.core.looks import ItemLost, Known, Look
 from langgraph_checkpoint_dual.core.metadata import merged_metadata
-from langgraph_checkpoint_dual.core.putting import Putting, guard_of, is_stored, make_room, weigh
+from langgraph_checkpoint_dual.core.putting import Putting, guard_of, is_stored, make_room
 from langgraph_checkpoint_dual.core.redacting import Redaction
 from langgraph_checkpoint_dual.core.rows import CheckpointRow, Guard, Outcome, Put, PutWrites, WriteRow, size_of
 from langgraph_checkpoint_dual.core.text import unescape
 from langgraph_checkpoint_dual.core.trimming import Succession, check_parent, succession, trim
 from langgraph_checkpoint_dual.core.tx import Database, Row, Tx, stored
 from langgraph_checkpoint_dual.core.versions import highest_version
+from langgraph_checkpoint_dual.core.weighing import weigh
 from langgraph_checkpoint_dual.errors import (
     CheckpointerError,
     ConfigError,
@@ -124,7 +125,7 @@ class Store:
         if found is None:
             return None
         checkpoint, look = found
-        got, known = await db.compute(look.weight, partial(look.read, checkpoint, self.serde))
+        got, known = await db.compute(lambda: look.weight, partial(look.read, checkpoint, self.serde))
         if checkpoint.sealed_slots:
             self.memory.keep(address.thread_id, address.checkpoint_ns or "", known)
         observing.read(look.weight)
@@ -164,7 +165,7 @@ class Store:
         for row in rows:
             if row[0]:
                 writes.setdefault(row[1:4], []).append(row)
-        found = await tx.compute(sum(map(_weight, rows)), partial(self._loaded, rows, writes))
+        found = await tx.compute(lambda: sum(map(_weight, rows)), partial(self._loaded, rows, writes))
         return await self._with_sends(tx, found)
 
     def _loaded(self, rows: Sequence[Row], writes: Mapping[Row, list[Row]]) -> list[Loaded | DecodeError]:
@@ -221,20 +222,20 @@ class Store:
         over = self._succession(putting)
         if over is not None and not over.is_rebuilt:
             putting.own_parent = parent._replace(checkpoint_id=None)
-        await self._put(db, putting, over, weigh(channel_values.values()))
+        await self._put(db, putting, over)
         if self.after_put is not None:
             await self.after_put(self, db, parent.thread_id)
         place = config["configurable"]
         return config_of(place["thread_id"], place.get("checkpoint_ns") or "", checkpoint["id"])
 
-    async def _put(self, db: Database, putting: Putting, over: Succession | None, weight: int) -> None:
+    async def _put(self, db: Database, putting: Putting, over: Succession | None) -> None:
         parent = putting.parent
         putting.start_from(self._base(parent))
         for _ in range(ATTEMPTS):
             if putting.guard is not None and self.memory.is_dropped(parent.thread_id, putting.guard.checkpoint_id):
                 await self._drop(db, parent._replace(checkpoint_id=putting.checkpoint_id), putting.guard)
                 return
-            addition, known = await db.compute(weight, putting.plan)
+            addition, known = await db.compute(putting.weigh, putting.plan)
             if putting.should_compare(addition):
                 with suppress(DecodeError):  # a damaged parent is no reason not to store its child
                     await self.tuple_at(db, parent)
@@ -339,7 +340,7 @@ class Store:
         task, path = text_key("task_id", task_id), text_key("task_path", task_path)
         replace = all(channel in WRITES_IDX_MAP for channel, _ in writes)
         work = partial(self._write_rows, address, list(writes), task, path, replace)
-        rows = await db.compute(weigh([value for _, value in writes]), work)
+        rows = await db.compute(lambda: weigh([value for _, value in writes]), work)
         if not rows:
             return
         addition = PutWrites(rows, replace)

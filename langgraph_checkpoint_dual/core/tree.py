@@ -67,7 +67,7 @@ async def tree_of(key: str, tx: Tx) -> Tree:
         DecodeError: if a row of it is damaged.
     """
     rows = await tx.fetch("tree", thread_id=key)
-    return await tx.compute(_NODE * len(rows), partial(_grown, key, rows))
+    return await tx.compute(lambda: _NODE * len(rows), partial(_grown, key, rows))
 
 
 async def part_of_tree(key: str, low: str, high: str, tx: Tx) -> Tree:

@@ -49,7 +49,7 @@ class Tx(Protocol):
         """Store one addition; after any outcome but `STORED` the transaction must be rolled back (see `stored`)."""
         ...
 
-    async def compute(self, weight: int, work: Callable[[], T]) -> T:
+    async def compute(self, weigh: Callable[[], int], work: Callable[[], T]) -> T:
         """As `Reads.compute`, for work that decides what to fetch next."""
         ...
 
@@ -61,8 +61,12 @@ class Reads(Protocol):
         """Run `look` on a connection that need not be able to write."""
         ...
 
-    async def compute(self, weight: int, work: Callable[[], T]) -> T:
-        """Run pure work on about `weight` bytes of data, off the event loop if that is worth it."""
+    async def compute(self, weigh: Callable[[], int], work: Callable[[], T]) -> T:
+        """Run pure work, off the event loop if that is worth it.
+
+        Args:
+            weigh: gives about the bytes of data that it works on. Who has no event loop does not ask.
+        """
         ...
 
 

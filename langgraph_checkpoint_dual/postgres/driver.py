@@ -166,7 +166,7 @@ class BlockingEngine(_Engine):
             return outcome
         return settled(self._store([errand])[0])
 
-    async def compute(self, weight: int, work: Callable[[], T]) -> T:
+    async def compute(self, weigh: Callable[[], int], work: Callable[[], T]) -> T:
         return work()
 
     def _combiner(self, addition: Put | PutWrites) -> Combiner[Errand]:
@@ -284,8 +284,8 @@ class LoopEngine(_Engine):
             return outcome
         return settled((await self._store([errand]))[0])
 
-    async def compute(self, weight: int, work: Callable[[], T]) -> T:
-        return work() if weight < INLINE_WEIGHT else await asyncio.to_thread(work)
+    async def compute(self, weigh: Callable[[], int], work: Callable[[], T]) -> T:
+        return work() if weigh() < INLINE_WEIGHT else await asyncio.to_thread(work)
 
     async def setup(self) -> None:
         """As `BlockingEngine.setup`."""
@@ -373,8 +373,8 @@ class OneLoop:
     async def append(self, addition: Put | PutWrites) -> Outcome:
         return await self._here.append(addition)
 
-    async def compute(self, weight: int, work: Callable[[], T]) -> T:
-        return await self._here.compute(weight, work)
+    async def compute(self, weigh: Callable[[], int], work: Callable[[], T]) -> T:
+        return await self._here.compute(weigh, work)
 
     async def vacuum(self, *, full: bool) -> Vacuumed:
         """See `Storage`."""

@@ -62,11 +62,11 @@ class BlockingTx:
     async def insert(self, addition: Put | PutWrites) -> Outcome:
         return settled((await store_all(self, [addition]))[0])
 
-    async def compute(self, weight: int, work: Callable[[], T]) -> T:
+    async def compute(self, weigh: Callable[[], int], work: Callable[[], T]) -> T:
         return work()
 
-    async def alone(self, statement: Statement, weight: int) -> list[Row]:
-        """Run a statement, of about `weight` bytes, as a transaction of its own, or as a savepoint of the caller's."""
+    async def alone(self, statement: Statement, weigh: Callable[[], int]) -> list[Row]:
+        """Run a statement (`weigh` as for `compute`) as a transaction of its own, or as a savepoint of the caller's."""
         if is_free(self.conn):
             direct, encoding = self._dialect.direct(statement.query), self.conn.info.encoding
             values = direct.packed(statement.args, encoding)
@@ -118,14 +118,14 @@ class LoopTx:
     async def insert(self, addition: Put | PutWrites) -> Outcome:
         return settled((await store_all(self, [addition]))[0])
 
-    async def compute(self, weight: int, work: Callable[[], T]) -> T:
-        return work() if weight < INLINE_WEIGHT else await asyncio.to_thread(work)
+    async def compute(self, weigh: Callable[[], int], work: Callable[[], T]) -> T:
+        return work() if weigh() < INLINE_WEIGHT else await asyncio.to_thread(work)
 
-    async def alone(self, statement: Statement, weight: int) -> list[Row]:
-        """Run a statement, of about `weight` bytes, as a transaction of its own, or as a savepoint of the caller's."""
+    async def alone(self, statement: Statement, weigh: Callable[[], int]) -> list[Row]:
+        """Run a statement (`weigh` as for `compute`) as a transaction of its own, or as a savepoint of the caller's."""
         if is_free(self.conn):
             direct, encoding = self._dialect.direct(statement.query), self.conn.info.encoding
-            values = await self.compute(weight, partial(direct.packed, statement.args, encoding))
+            values = await self.compute(weigh, partial(direct.packed, statement.args, encoding))
             async with self.conn.lock:
                 answer = await self.conn.wait(run(self.conn, direct, values, _prepare_after(self.conn, self._prepare)))
             return rows_of(answer, encoding)
@@ -191,9 +191,9 @@ async def store_all(tx: BlockingTx | LoopTx, additions: Sequence[Addition]) -> l
         return [too_large(additions[0], f"Postgres takes in one statement (about {_MOST_BYTES})")]
     results: list[Any] = [None] * len(additions)
     for statement in statements(additions):
-        weight = sum([size_of(additions[at]) for at in statement.places])
+        weigh = partial(_weight, [additions[at] for at in statement.places])
         try:
-            outcomes: Sequence[Any] = statement.outcomes(await tx.alone(statement, weight))
+            outcomes: Sequence[Any] = statement.outcomes(await tx.alone(statement, weigh))
         except errors.Error as exc:
             if interrupts(exc, tx.conn):
                 raise
@@ -204,6 +204,10 @@ async def store_all(tx: BlockingTx | LoopTx, additions: Sequence[Addition]) -> l
         for at, outcome in zip(statement.places, outcomes, strict=True):
             results[at] = outcome
     return results
+
+
+def _weight(additions: Sequence[Addition]) -> int:
+    return sum(map(size_of, additions))
 
 
 class ScriptTx:
@@ -226,7 +230,7 @@ class ScriptTx:
     async def execute(self, query: str, /, **args: Any) -> None:
         self._parts.append(self._quoting.mogrify(self._dialect[query], _given(query, args)))
 
-    async def compute(self, weight: int, work: Callable[[], T]) -> T:
+    async def compute(self, weigh: Callable[[], int], work: Callable[[], T]) -> T:
         return work()
 
     @property

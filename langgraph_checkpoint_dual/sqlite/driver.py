@@ -95,7 +95,7 @@ class SqliteEngine:
             outcome: Outcome = self.combiner.run(addition, seconds)
         return outcome
 
-    async def compute(self, weight: int, work: Callable[[], T]) -> T:
+    async def compute(self, weigh: Callable[[], int], work: Callable[[], T]) -> T:
         return work()
 
     async def vacuum(self, *, full: bool) -> Vacuumed:

@@ -41,8 +41,8 @@ class AiosqliteFace:
     async def append(self, addition: Put | PutWrites) -> Outcome:
         return await self._on_its_thread(lambda engine: finish(engine.append(addition)))
 
-    async def compute(self, weight: int, work: Callable[[], T]) -> T:
-        return work() if weight < INLINE_WEIGHT else await asyncio.to_thread(work)
+    async def compute(self, weigh: Callable[[], int], work: Callable[[], T]) -> T:
+        return work() if weigh() < INLINE_WEIGHT else await asyncio.to_thread(work)
 
     async def vacuum(self, *, full: bool) -> Vacuumed:
         """See `Storage`."""
@@ -94,7 +94,7 @@ class AiosqliteBlockingFace:
     async def append(self, addition: Put | PutWrites) -> Outcome:
         return _elsewhere(self._face.append(addition))
 
-    async def compute(self, weight: int, work: Callable[[], T]) -> T:
+    async def compute(self, weigh: Callable[[], int], work: Callable[[], T]) -> T:
         return work()
 
     async def vacuum(self, *, full: bool) -> Vacuumed:

@@ -63,7 +63,7 @@ class SqliteTx:
     async def load(self, query: str, rows: Sequence[Named], /) -> None:
         self._rows(query, rows)
 
-    async def compute(self, weight: int, work: Callable[[], T]) -> T:
+    async def compute(self, weigh: Callable[[], int], work: Callable[[], T]) -> T:
         return work()
 
     async def insert(self, addition: Put | PutWrites) -> Outcome:

@@ -139,8 +139,8 @@ class _Within:
     async def read(self, look: Callable[[Tx], Awaitable[T]]) -> T:
         return await look(self._tx)
 
-    async def compute(self, weight: int, work: Callable[[], T]) -> T:
-        return await self._tx.compute(weight, work)
+    async def compute(self, weigh: Callable[[], int], work: Callable[[], T]) -> T:
+        return await self._tx.compute(weigh, work)
 
 
 async def _insert(
@@ -253,7 +253,7 @@ async def _of_value(store: Store, db: Reads, view: View, planner: Planner, base:
 
 async def _planned(db: Reads, planner: Planner, before: list[Any], new: _New) -> _Edit:
     """The whole list anew."""
-    plan = await db.compute(_WEIGHT * len(before), lambda: planner.plan(_merged(before, new), None))
+    plan = await db.compute(lambda: _WEIGHT * len(before), lambda: planner.plan(_merged(before, new), None))
     return _Edit(plan.stored.slot, plan.items)
 
 
@@ -270,7 +270,7 @@ async def _rebuilt(store: Store, db: Reads, view: View, planner: Planner, base: 
     def whole() -> Planned:
         return planner.plan(snapshot(view.reducer([part.value for part in parts], [new.messages])), None)
 
-    plan = await db.compute(_WEIGHT * len(parts), whole)
+    plan = await db.compute(lambda: _WEIGHT * len(parts), whole)
     return _Edit(plan.stored.slot, plan.items, is_snapshot=True)
 
 

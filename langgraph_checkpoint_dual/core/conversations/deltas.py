@@ -77,8 +77,10 @@ async def rebuilt(
             last stored value.
     """
     way = await unless_lost(lambda: db.read(partial(_look_back, at, channel, own, dated)))
-    weight = way.look.weight + sum(len(row[8]) for row in way.rows)
-    return await db.compute(weight, partial(_replayed, store, way, channel, reducer))
+    return await db.compute(
+        lambda: way.look.weight + sum(len(row[8]) for row in way.rows),
+        partial(_replayed, store, way, channel, reducer),
+    )
 
 
 async def _look_back(at: Address, channel: str, own: Loaded | None, dated: bool, tx: Tx) -> _Way:

@@ -25,7 +25,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from langgraph_checkpoint_dual.core import values
 from langgraph_checkpoint_dual.core.conversations.words import indexed
-from langgraph_checkpoint_dual.core.rows import ItemRow, Named, Outcome, Put, PutWrites, SearchRow
+from langgraph_checkpoint_dual.core.rows import ItemRow, Named, Outcome, Put, PutWrites, SearchRow, size_of
 from langgraph_checkpoint_dual.core.text import escape
 from langgraph_checkpoint_dual.core.tx import Database, Row, Tx
 from langgraph_checkpoint_dual.errors import CheckpointerError, SchemaError
@@ -126,8 +126,8 @@ class Indexing:
         await self._index.make_ready(self._db)
         return await self._db.append(await _with_words(self._db, self._index, self._serde, addition))
 
-    async def compute(self, weight: int, work: Callable[[], T]) -> T:
-        return await self._db.compute(weight, work)
+    async def compute(self, weigh: Callable[[], int], work: Callable[[], T]) -> T:
+        return await self._db.compute(weigh, work)
 
 
 class IndexingTx:
@@ -150,8 +150,8 @@ class IndexingTx:
         if words:
             await self._tx.load("load_search", words)
 
-    async def compute(self, weight: int, work: Callable[[], T]) -> T:
-        return await self._tx.compute(weight, work)
+    async def compute(self, weigh: Callable[[], int], work: Callable[[], T]) -> T:
+        return await self._tx.compute(weigh, work)
 
     async def insert(self, addition: Put | PutWrites) -> Outcome:
         return await self._tx.insert(await _with_words(self._tx, self._index, self._serde, addition))
@@ -162,5 +162,4 @@ async def _with_words(
 ) -> Put | PutWrites:
     if not isinstance(addition, Put):
         return addition
-    weight = sum(len(item.data) for item in addition.items)
-    return await where.compute(weight, partial(index.with_words, serde, addition))
+    return await where.compute(partial(size_of, addition), partial(index.with_words, serde, addition))

@@ -191,7 +191,7 @@ async def messages_window(
             found = await _slice(db, view, source, start, left) + found
             left, size = start, min(size * 2, LARGEST_READ)
         return system + await db.compute(
-            _weight(found), partial(_largest_end, found, system, counted, max_tokens, start_on)
+            partial(_weight, found), partial(_largest_end, found, system, counted, max_tokens, start_on)
         )
 
     return await unless_lost(read)
@@ -205,7 +205,7 @@ async def messages_stats(store: Store, db: Reads, view: View) -> ConversationSta
         tally = _Tally(store)
         for start in range(0, source.count, LARGEST_READ):
             parts = await source.parts(db, start, min(source.count, start + LARGEST_READ))
-            await db.compute(50 * len(parts), partial(tally.add, view, start, parts))
+            await db.compute(partial(_tallied, parts), partial(tally.add, view, start, parts))
         return tally.result()
 
     return await unless_lost(read)
@@ -276,7 +276,7 @@ async def value_at(store: Store, db: Reads, view: View, spot: Spot, slot: Slot) 
     one = only(spot.address, view.channel, slot, spot.sealed)
     look = await db.read(partial(_fetched, one))
     observing.read(look.weight)
-    return (await db.compute(look.weight, partial(look.values, one, store.serde)))[view.channel]
+    return (await db.compute(lambda: look.weight, partial(look.values, one, store.serde)))[view.channel]
 
 
 async def _fetched(one: Loaded, tx: Tx) -> Look:
@@ -304,7 +304,7 @@ class ListedItems:
         one = only(self._spot.address, self._channel, piece, self._spot.sealed)
         look = await db.read(partial(_fetched, one))
         observing.read(look.weight)
-        return await db.compute(look.weight, partial(look.parts, one, self._channel, self._store.serde))
+        return await db.compute(lambda: look.weight, partial(look.parts, one, self._channel, self._store.serde))
 
     def places(self, seqs: Iterable[int]) -> list[int]:
         """The places of those items that have one of these numbers."""
@@ -376,7 +376,7 @@ async def _system(db: Reads, view: View, source: Source) -> list[BaseMessage]:
 
 
 async def _fits(db: Reads, counted: CountTokens, found: list[BaseMessage], max_tokens: int) -> bool:
-    return not found or await db.compute(_weight(found), partial(counted, found)) <= max_tokens
+    return not found or await db.compute(partial(_weight, found), partial(counted, found)) <= max_tokens
 
 
 def _largest_end(
@@ -418,6 +418,10 @@ def _weight(found: list[BaseMessage]) -> int:
 
 
 # --- Figures ---
+
+
+def _tallied(parts: Sequence[Part]) -> int:
+    return 50 * len(parts)
 
 
 class _Tally:

@@ -115,7 +115,7 @@ async def search_messages(
 
     async def read() -> SearchPage:
         found, after, look = await db.read(partial(_look, index, where, scope.checkpoint_id, offset, limit))
-        hits = await db.compute(look.weight, partial(_hits, store, index, found, look, terms, marks))
+        hits = await db.compute(lambda: look.weight, partial(_hits, store, index, found, look, terms, marks))
         return SearchPage(hits, None if after is None else cursor_of("search", after))
 
     return await unless_lost(read)
@@ -327,7 +327,7 @@ async def rebuild_search(
         rows = await db.read(batch)
         if not rows:
             return added
-        fresh = await db.compute(sum(len(row[4] or b"") for row in rows), partial(_unindexed, store, channel, rows))
+        fresh = await db.compute(partial(_weight, rows), partial(_unindexed, store, channel, rows))
         if fresh:
 
             async def add(tx: Tx, fresh: Sequence[SearchRow] = fresh) -> None:
@@ -340,6 +340,10 @@ async def rebuild_search(
         after = rows[-1][0], rows[-1][1]
         if on_progress is not None:
             on_progress(done, max(total, done))
+
+
+def _weight(rows: Sequence[Row]) -> int:
+    return sum(len(row[4] or b"") for row in rows)
 
 
 def _unindexed(store: Store, channel: str, rows: Sequence[Row]) -> list[SearchRow]:

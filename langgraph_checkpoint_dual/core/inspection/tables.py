@@ -81,7 +81,7 @@ class Checked(Checkpoints, ABC):
         first, last = batch[0][: self.width], batch[-1][: self.width]
         between = {**numbered("first", first), **numbered("last", last)}
         rows = await page(self.db, f"{self.query} data", {"between": between})
-        found = await self.db.compute(sum(len(row[-1]) for row in rows), partial(self._judged, rows))
+        found = await self.db.compute(lambda: sum(len(row[-1]) for row in rows), partial(self._judged, rows))
         for row in batch:
             if (verdict := found.get(row[: self.width])) is not None:  # it may have been removed meanwhile
                 yield row, verdict

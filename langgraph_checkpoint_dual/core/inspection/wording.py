@@ -56,8 +56,12 @@ async def _missing(db: Database, serde: SerializerProtocol, index: Index) -> int
         if not rows:
             return missing
         unindexed = [bytes(row[4]) for row in rows if not row[3]]
-        missing += await db.compute(sum(map(len, unindexed)), partial(_with_words, serde, unindexed))
+        missing += await db.compute(partial(_total, unindexed), partial(_with_words, serde, unindexed))
         after = rows[-1][0], rows[-1][1]
+
+
+def _total(items: list[bytes]) -> int:
+    return sum(map(len, items))
 
 
 def _with_words(serde: SerializerProtocol, items: list[bytes]) -> int:

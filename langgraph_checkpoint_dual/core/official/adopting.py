@@ -98,8 +98,8 @@ class Adopting:
     async def append(self, addition: Put | PutWrites) -> Outcome:
         return await self._db.append(addition)
 
-    async def compute(self, weight: int, work: Callable[[], T]) -> T:
-        return await self._db.compute(weight, work)
+    async def compute(self, weigh: Callable[[], int], work: Callable[[], T]) -> T:
+        return await self._db.compute(weigh, work)
 
     async def _whole(
         self, run: Callable[[Callable[[Tx], Awaitable[T]]], Awaitable[T]], work: Callable[[Tx], Awaitable[T]]
@@ -153,8 +153,8 @@ class WholeTx:
             return await self._tx.fetch(query, **args)
         return await (both(conditions, **args) if name == "page" else both(**args))
 
-    async def compute(self, weight: int, work: Callable[[], T]) -> T:
-        return await self._tx.compute(weight, work)
+    async def compute(self, weigh: Callable[[], int], work: Callable[[], T]) -> T:
+        return await self._tx.compute(weigh, work)
 
     async def execute(self, query: str, /, **args: Any) -> None:
         both = self._executes.get(query)

@@ -216,8 +216,10 @@ class _Migration:
     async def _planned(self, movers: Sequence[Mover], found: dict[str, Found]) -> list[Plan]:
         for mover in movers:
             await mover.look_up(self._db, found[mover.thread_id])
-        weight = sum(one.weight for one in found.values())
-        return await self._db.compute(weight, lambda: [mover.plan(found[mover.thread_id]) for mover in movers])
+        return await self._db.compute(
+            lambda: sum(one.weight for one in found.values()),
+            lambda: [mover.plan(found[mover.thread_id]) for mover in movers],
+        )
 
     async def _stored(self, plans: Sequence[Plan]) -> dict[str, Sequence[Put | PutWrites]]:
         if self._options.dry_run:

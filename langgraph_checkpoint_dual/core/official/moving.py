@@ -315,7 +315,7 @@ async def copy(mover: Mover, tx: Tx) -> None:
     while places:
         batch, places = places[:size], places[size:]
         found = (await fetch({mover.thread_id: batch}, tx))[mover.thread_id]
-        plan = await tx.compute(found.weight, partial(mover.plan, found))
+        plan = await tx.compute(partial(_weight, found), partial(mover.plan, found))
         if mover.damaged:
             raise DecodeError(f"the thread cannot be copied: {mover.damaged[0]}")
         try:
@@ -344,6 +344,10 @@ def _place(addition: Put | PutWrites) -> Place:
 
 def _keys(wanted: Mapping[str, Sequence[Left]]) -> str:
     return raw_places_of((thread_id, *place) for thread_id, places in wanted.items() for place, _ in places)
+
+
+def _weight(found: Found) -> int:
+    return found.weight
 
 
 def next_size(size: int, weight: int) -> int:

@@ -71,7 +71,7 @@ async def _compared(
 ) -> dict[Row, str | DecodeError]:
     """What is wrong with these checkpoints: why theirs cannot be read, or what of ours is not the same."""
     ours = await db.read(partial(_own, store, places))
-    return await db.compute(weight + ours.look.weight, partial(_faults, store, theirs, ours))
+    return await db.compute(lambda: weight + ours.look.weight, partial(_faults, store, theirs, ours))
 
 
 async def _own(store: Store, places: Sequence[Row], tx: Tx) -> _Ours:

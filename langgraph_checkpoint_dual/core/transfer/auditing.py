@@ -75,8 +75,10 @@ class _Audit(Group):
         await self._judge(page, here, there)
 
     async def _judge(self, page: Page, here: Fetched, there: Fetched) -> None:
-        weight = page.size + sum(len(item.data) for item in here.items)
-        found = await self._link.target.compute(weight, partial(self._faults, page, here, there))
+        found = await self._link.target.compute(
+            lambda: page.size + sum(len(item.data) for item in here.items),
+            partial(self._faults, page, here, there),
+        )
         for row in here.checkpoints:
             fault = found.get(row[:3])
             if fault is None:
