@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from contextvars import copy_context
+from functools import partial
 from typing import Protocol, TypeVar
 
+from langgraph_checkpoint_dual.core.garbage import alongside
 from langgraph_checkpoint_dual.core.rows import Outcome, Put, PutWrites
 from langgraph_checkpoint_dual.core.space import Storage, Vacuumed
 from langgraph_checkpoint_dual.core.tx import Tx, finish
@@ -55,7 +57,7 @@ class HoppingFace:
         return await self._hop(lambda: finish(self._engine.append(addition)))
 
     async def compute(self, weigh: Callable[[], int], work: Callable[[], T]) -> T:
-        return work() if weigh() < INLINE_WEIGHT else await self._hop(work)
+        return work() if weigh() < INLINE_WEIGHT else await self._hop(partial(alongside, work))
 
     async def vacuum(self, *, full: bool) -> Vacuumed:
         """See `Storage`."""

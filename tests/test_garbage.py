@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from langgraph_checkpoint_dual.core.garbage import unhurried
+from langgraph_checkpoint_dual.core.garbage import alongside, unhurried
 from langgraph_checkpoint_dual.sqlite import SqliteSaver
 from tests.support.checkpoints import checkpoint, config, metadata
 
@@ -46,6 +46,30 @@ def test_a_choice_made_meanwhile_stays() -> None:
 def test_overlapping_work_leaves_the_usual_threshold() -> None:
     assert unhurried(lambda: unhurried(gc.get_threshold))[0] > 700
     assert gc.get_threshold()[0] == 700
+
+
+def test_beside_an_event_loop_collections_stay_short_and_only_full_ones_wait() -> None:
+    def during() -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+        return gc.get_threshold(), unhurried(gc.get_threshold)
+
+    seen, inside = alongside(during)
+    assert seen[:2] == (700, 10) and seen[2] > 10
+    assert inside == seen  # nothing there makes them longer
+    assert gc.get_threshold() == (700, 10, 10)
+
+
+def test_beside_an_event_loop_a_failure_ends_the_wait() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        alongside(lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert gc.get_threshold() == (700, 10, 10)
+
+
+def test_beside_an_event_loop_who_switched_it_off_is_obeyed() -> None:
+    gc.set_threshold(0)
+    assert alongside(gc.get_threshold)[0] == 0 == gc.get_threshold()[0]
+    gc.set_threshold(700, 10, 10)
+    alongside(lambda: gc.set_threshold(700, 10, 20))
+    assert gc.get_threshold() == (700, 10, 20)
 
 
 def test_a_step_leaves_no_cycles(sqlite_path: str) -> None:

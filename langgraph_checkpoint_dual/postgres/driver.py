@@ -18,6 +18,7 @@ from weakref import WeakSet
 from psycopg import AsyncConnection, AsyncPipeline, Connection, Error, Pipeline, errors
 
 from langgraph_checkpoint_dual.combining import Combiner, Job
+from langgraph_checkpoint_dual.core.garbage import alongside
 from langgraph_checkpoint_dual.core.rows import Outcome, Put, PutWrites, size_of
 from langgraph_checkpoint_dual.core.space import Vacuumed
 from langgraph_checkpoint_dual.core.tx import Tx, finish
@@ -285,7 +286,7 @@ class LoopEngine(_Engine):
         return settled((await self._store([errand]))[0])
 
     async def compute(self, weigh: Callable[[], int], work: Callable[[], T]) -> T:
-        return work() if weigh() < INLINE_WEIGHT else await asyncio.to_thread(work)
+        return work() if weigh() < INLINE_WEIGHT else await asyncio.to_thread(alongside, work)
 
     async def setup(self) -> None:
         """As `BlockingEngine.setup`."""

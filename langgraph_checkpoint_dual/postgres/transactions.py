@@ -16,6 +16,7 @@ from psycopg import AsyncConnection, ClientCursor, Connection, errors
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
+from langgraph_checkpoint_dual.core.garbage import alongside
 from langgraph_checkpoint_dual.core.rows import Named, Outcome, Put, PutWrites, size_of, too_large
 from langgraph_checkpoint_dual.core.tx import Row, TableGone, Tx
 from langgraph_checkpoint_dual.errors import CheckpointerError, ConfigError
@@ -119,7 +120,7 @@ class LoopTx:
         return settled((await store_all(self, [addition]))[0])
 
     async def compute(self, weigh: Callable[[], int], work: Callable[[], T]) -> T:
-        return work() if weigh() < INLINE_WEIGHT else await asyncio.to_thread(work)
+        return work() if weigh() < INLINE_WEIGHT else await asyncio.to_thread(alongside, work)
 
     async def alone(self, statement: Statement, weigh: Callable[[], int]) -> list[Row]:
         """Run a statement (`weigh` as for `compute`) as a transaction of its own, or as a savepoint of the caller's."""

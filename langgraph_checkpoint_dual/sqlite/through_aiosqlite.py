@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import aiosqlite
 
+from langgraph_checkpoint_dual.core.garbage import alongside
 from langgraph_checkpoint_dual.core.rows import Outcome, Put, PutWrites
 from langgraph_checkpoint_dual.core.space import Vacuumed
 from langgraph_checkpoint_dual.core.tx import Tx, finish
@@ -42,7 +43,7 @@ class AiosqliteFace:
         return await self._on_its_thread(lambda engine: finish(engine.append(addition)))
 
     async def compute(self, weigh: Callable[[], int], work: Callable[[], T]) -> T:
-        return work() if weigh() < INLINE_WEIGHT else await asyncio.to_thread(work)
+        return work() if weigh() < INLINE_WEIGHT else await asyncio.to_thread(alongside, work)
 
     async def vacuum(self, *, full: bool) -> Vacuumed:
         """See `Storage`."""
