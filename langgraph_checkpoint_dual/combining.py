@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
@@ -42,15 +41,18 @@ class Job(Generic[W]):
 
     patient = False
     """Whether it waits for company, and so is not to lead yet."""
+    done = False
+    leads = False
+    batch: Sequence[Job[W]] = ()
+    heir: Job[W] | None = None
+    _result: Any = None
+    _error: BaseException | None = None
 
     def __init__(self, work: W) -> None:
         self.work = work
-        self.done = False
-        self.leads = False
-        self.batch: Iterable[Job[W]] = ()
-        self.heir: Job[W] | None = None
-        self._result: Any = None
-        self._error: BaseException | None = None
+
+    def prepare(self) -> None:
+        """Get ready to wait in line."""
 
     def settle(self, result: Any = None, error: BaseException | None = None) -> None:
         """Note how the work ended."""
@@ -69,12 +71,12 @@ class _ThreadJob(Job[W]):
     following: _ThreadJob[W] | None = None
     """Which one the caller wakes when it does not wait any more."""
     has_left = False
+    _gate: threading.Lock
 
-    def __init__(self, work: W, *, patient: bool) -> None:
-        super().__init__(work)
-        self.patient = patient
-        self._gate = threading.Lock()
-        self._gate.acquire()
+    def prepare(self) -> None:
+        gate = threading.Lock()
+        gate.acquire()
+        self._gate = gate
 
     def wake(self) -> None:
         """End the wait, or if it has ended already, that of those who follow."""
@@ -129,6 +131,13 @@ def _resolve(futures: Sequence[asyncio.Future[None]]) -> None:
             future.set_result(None)
 
 
+def _first_ready(line: Iterable[Job[W]]) -> Job[W] | None:
+    for job in line:
+        if not job.patient:
+            return job
+    return None
+
+
 class Combiner(Generic[W]):
     """Runs works in batches.
 
@@ -147,20 +156,16 @@ class Combiner(Generic[W]):
     ) -> None:
         self._run_batch, self._executor, self._slow = run_batch, executor, slow
         self._mutex = threading.Lock()
-        self._line: deque[Job[W]] = deque()
+        self._line: list[Job[W]] = []
         self._leader: Job[W] | None = None
 
     def run(self, work: W, patience: float = 0.0) -> Any:
         """Run work in a batch, from a thread that may block; it may wait `patience` seconds for company."""
-        job = _ThreadJob(work, patient=patience > 0)
+        job = _ThreadJob(work)
+        job.patient = patience > 0
         try:
-            ready = self._enter(job)
-            if job.patient:
-                job.wait(patience)
-                ready = self._lose_patience(job)
-            if not ready:
-                self._follow(job)
-            job.leave()
+            if not self._enter(job):
+                self._wait(job, patience)
             if not job.done:
                 self._lead(job)
         except BaseException:
@@ -188,13 +193,20 @@ class Combiner(Generic[W]):
         return job.result()
 
     def _enter(self, job: Job[W]) -> bool:
-        """Get in line; whether the job leads."""
+        """Lead whatever is in line if nobody does, or get in line; whether the job leads."""
         with self._mutex:
+            if self._leader is None and not job.patient:
+                job.batch, self._line, self._leader, job.leads = [*self._line, job], [], job, True
+                return True
+            job.prepare()
             self._line.append(job)
-            if self._leader is not None or job.patient:
-                return False
-            self._leader, job.leads = job, True
-            return True
+            return False
+
+    def _wait(self, job: _ThreadJob[W], patience: float) -> None:
+        """Wait until the job is done or leads."""
+        if not job.patient or not (job.wait(patience) or self._lose_patience(job)):
+            self._follow(job)
+        job.leave()
 
     def _lose_patience(self, job: _ThreadJob[W]) -> bool:
         """Wait for company no more: lead, if nobody does; whether the job leads or is done."""
@@ -224,28 +236,37 @@ class Combiner(Generic[W]):
         with self._mutex:
             if job in self._line:
                 self._line.remove(job)
-        self._start(self._end(job))
-        self._wake_batch(job)
+        self._hand_over(job)
 
     def _lead(self, own: Job[W]) -> None:
         """Run everything in line as one batch, then hand over."""
         self._run_line(own)
-        self._start(self._end(own))
-        self._wake_batch(own)
+        self._hand_over(own)
 
     def _run_line(self, own: Job[W]) -> None:
-        with self._mutex:
-            own.batch, self._line = self._line, deque()
-        self._run_batch(list(own.batch))
+        """Run a leader's batch; an heir's is whatever is in line by now."""
+        if not own.batch:
+            with self._mutex:
+                own.batch, self._line = self._line, []
+        self._run_batch(own.batch)
 
     def arrived(self) -> Sequence[Job[W]]:
         """For `run_batch`: who is in line by now, and so in the batch that is under way."""
+        if not self._line:  # who comes at this moment is too late, as one moment later
+            return ()
         with self._mutex:
             own, line = self._leader, self._line
             if own is not None and own.batch and line:
-                own.batch, self._line = [*own.batch, *line], deque()
+                own.batch, self._line = [*own.batch, *line], []
                 return line
         return ()
+
+    def _hand_over(self, own: Job[W]) -> None:
+        """Let the next one lead, and wake whose work is done."""
+        heir = self._end(own)
+        if heir is not None:
+            self._start(heir)
+        self._wake_batch(own)
 
     def _end(self, own: Job[W]) -> Job[W] | None:
         """Make the first in line who has no patience the next leader; the heir, if there is one.
@@ -254,23 +275,21 @@ class Combiner(Generic[W]):
         """
         with self._mutex:
             if own.leads:
-                line = deque([job for job in own.batch if not job.done])
-                line.extend(self._line)
-                ready = [job for job in line if not job.patient] if self._leader in (own, None) else []
-                heir = ready[0] if ready else None
+                line = [job for job in own.batch if not job.done] + self._line
+                is_overtaken = self._leader not in (own, None)
+                heir = None if is_overtaken or not line else _first_ready(line)
                 if heir is not None:
                     heir.leads = True
-                leader = heir if self._leader is own else heir or self._leader
+                leader = self._leader if is_overtaken else heir
                 self._line, self._leader, own.heir, own.leads = line, leader, heir, False
         return own.heir
 
     def _wake_batch(self, own: Job[W]) -> None:
-        others = [job for job in own.batch if job.done and job is not own]
-        if others:
-            _wake(others)
+        if len(own.batch) > 1:
+            _wake([job for job in own.batch if job.done and job is not own])
         own.batch = ()  # it holds the job itself
 
-    def _start(self, leader: Job[W] | None) -> None:
+    def _start(self, leader: Job[W]) -> None:
         """Let a leader lead."""
         if isinstance(leader, _ThreadJob):
             leader.wake()

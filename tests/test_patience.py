@@ -5,22 +5,16 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from langgraph_checkpoint_dual.core.rows import CheckpointRow, Put, PutWrites, WriteRow
 from langgraph_checkpoint_dual.sqlite import SqliteSaver
 from langgraph_checkpoint_dual.sqlite.patience import Patience
 from tests.support.checkpoints import checkpoint, config, metadata
 
-PUT = Put(CheckpointRow("thread", "", "2", "1", None, b"", b"", "{}", None))
-WRITES = PutWrites([WriteRow("thread", "", "1", "task", 0, "", "channel", b"")], replace=False)
-OTHER = PutWrites([WriteRow("other", "", "1", "task", 0, "", "channel", b"")], replace=False)
 
-
-def waits(patience: Patience, *during: Put | PutWrites, writes: PutWrites = WRITES) -> bool:
-    """Whether writes wait; `during` are additions that begin while they are under way."""
-    with patience.noting(writes) as seconds:
-        for one in during:
-            with patience.noting(one):
-                pass
+def waits(patience: Patience, *puts: str, thread_id: str = "thread") -> bool:
+    """Whether writes wait; `puts` are the threads of checkpoints that come while they are under way."""
+    with patience.noting_writes(thread_id) as seconds:
+        for put in puts:
+            patience.note_put(put)
     return seconds > 0
 
 
@@ -28,19 +22,18 @@ def test_who_saves_one_after_the_other_never_waits() -> None:
     patience = Patience()
     for _ in range(10):
         assert not waits(patience)
-        with patience.noting(PUT) as seconds:
-            assert seconds == 0
+        patience.note_put("thread")
 
 
 def test_writes_wait_after_checkpoints_came_while_others_were_under_way() -> None:
     patience = Patience()
-    assert [waits(patience, PUT) for _ in range(5)] == [False, False, True, True, True]
+    assert [waits(patience, "thread") for _ in range(5)] == [False, False, True, True, True]
     assert [waits(patience) for _ in range(5)] == [True, True, True, False, False]
 
 
 def test_a_checkpoint_of_another_thread_is_not_company() -> None:
     patience = Patience()
-    assert not any(waits(patience, PUT, writes=OTHER) for _ in range(10))
+    assert not any(waits(patience, "thread", thread_id="other") for _ in range(10))
 
 
 def test_a_checkpoint_takes_the_writes_before_it_along(sqlite_path: str) -> None:

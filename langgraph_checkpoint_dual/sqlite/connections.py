@@ -53,34 +53,30 @@ class Place:
         return self.conn
 
     def cursor(self) -> sqlite3.Cursor:
-        """A cursor that is closed with the use at the latest.
+        """The cursor of this use, which is closed with it.
 
         A query that was interrupted holds its snapshot of the database for as long as its cursor lives, which may be in
         a traceback, and lets the connection see nothing newer.
         """
-        assert self.conn is not None
-        self._close_cursor()
-        self._cursor = self.conn.cursor()
-        self._cursor.row_factory = None  # whatever the user's connection makes of rows
+        if self._cursor is None:
+            assert self.conn is not None
+            self._cursor = self.conn.cursor()
+            self._cursor.row_factory = None  # whatever the user's connection makes of rows
         return self._cursor
 
     def begin(self, statement: str = "BEGIN") -> None:
         """Begin a transaction that ends with the use at the latest."""
-        assert self.conn is not None
         self._ours = True
-        self.conn.execute(statement)
+        self.cursor().execute(statement)
 
     def rest(self) -> None:
         """End the use: what is still open of a query is closed, and of a transaction rolled back."""
-        self._close_cursor()
-        if self._ours and self.conn is not None:
-            roll_back_on(self.conn)
-            self._ours = False
-
-    def _close_cursor(self) -> None:
         if self._cursor is not None:
             self._cursor.close()
             self._cursor = None
+        if self._ours and self.conn is not None:
+            roll_back_on(self.conn)
+            self._ours = False
 
     def close(self) -> None:
         """Close the connection; it is opened again if it is needed.

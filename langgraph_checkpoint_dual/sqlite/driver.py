@@ -91,8 +91,13 @@ class SqliteEngine:
 
     async def append(self, addition: Put | PutWrites) -> Outcome:
         self.setup()
-        with self.patience.noting(addition) as seconds:
-            outcome: Outcome = self.combiner.run(addition, seconds)
+        outcome: Outcome
+        if isinstance(addition, Put):
+            self.patience.note_put(addition.thread_id)
+            outcome = self.combiner.run(addition)
+        else:
+            with self.patience.noting_writes(addition.thread_id) as seconds:
+                outcome = self.combiner.run(addition, seconds)
         return outcome
 
     async def compute(self, weigh: Callable[[], int], work: Callable[[], T]) -> T:
@@ -117,7 +122,7 @@ class SqliteEngine:
     @property
     def is_ready(self) -> bool:
         """Whether `setup` has been done."""
-        return self._ready and not self._closed
+        return self._ready
 
     def setup(self) -> None:
         """Make the schema, or bring it up to date, once.
@@ -126,9 +131,9 @@ class SqliteEngine:
             SchemaError: if the database is newer than this package, or cannot be written and lacks the schema.
             ClosedError: if the saver was closed.
         """
-        self.check_open()
         if self._ready:
             return
+        self.check_open()
         if self._pending():
             try:
                 self.combiner.run(partial(migrations.migrate, migrations=self._migrations))
@@ -170,7 +175,7 @@ class SqliteEngine:
     def close(self) -> None:
         """Finish what is under way, then close what was opened here. Later operations raise `ClosedError`."""
         if not self._closed:
-            self._closed = True
+            self._closed, self._ready = True, False
             self.executor.shutdown()
             self.connections.close()
 

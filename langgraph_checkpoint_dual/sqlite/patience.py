@@ -9,24 +9,9 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 
-from langgraph_checkpoint_dual.core.rows import Put, PutWrites
-
 _SECONDS = 0.001
 """How long to wait at most."""
 _SURE, _SUREST = 2, 4
-
-
-class _Nobody:
-    """A checkpoint: it waits for nobody."""
-
-    def __enter__(self) -> float:
-        return 0.0
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-
-_NOBODY = _Nobody()
 
 
 class _Writes:
@@ -52,13 +37,13 @@ class Patience:
         self._under_way: dict[str, _Writes] = {}
         self.score = 0
 
-    def noting(self, addition: Put | PutWrites) -> AbstractContextManager[float]:
-        """Note what becomes of an addition; yields how many seconds it should wait for company."""
-        if isinstance(addition, Put):
-            if (writes := self._under_way.get(addition.thread_id)) is not None:
-                writes.followed = True
-            return _NOBODY
-        thread_id = addition.thread_id
+    def note_put(self, thread_id: str) -> None:
+        """Note that a checkpoint comes."""
+        if (writes := self._under_way.get(thread_id)) is not None:
+            writes.followed = True
+
+    def noting_writes(self, thread_id: str) -> AbstractContextManager[float]:
+        """Note that writes come, and when they end; yields how many seconds they should wait for a checkpoint."""
         writes = self._under_way[thread_id] = _Writes(self, thread_id)
         return writes
 

@@ -11,7 +11,20 @@ from itertools import chain, compress
 from typing import Any, TypeAlias, TypeVar
 
 from langgraph_checkpoint_dual.core.queries import INDEXES, OPTIONAL_INDEXES, OPTIONAL_TABLES, TABLES, Queries, fill
-from langgraph_checkpoint_dual.core.rows import Guard, Named, Outcome, Put, PutWrites, WriteRow, size_of, too_large
+from langgraph_checkpoint_dual.core.rows import (
+    CheckpointRow,
+    Guard,
+    ItemRow,
+    Named,
+    Outcome,
+    Put,
+    PutWrites,
+    SearchRow,
+    ThreadRow,
+    WriteRow,
+    size_of,
+    too_large,
+)
 from langgraph_checkpoint_dual.core.tx import Row, TableGone, Tx
 
 T = TypeVar("T")
@@ -30,7 +43,6 @@ class SqliteTx:
 
     def __init__(self, cursor: sqlite3.Cursor, queries: Queries, names: dict[str, str]) -> None:
         self._cursor, self._queries, self._names = cursor, queries, names
-        self._conn = cursor.connection
 
     async def fetch(self, query: str, /, **args: Any) -> list[Row]:
         return self._fetch(query, args)
@@ -43,11 +55,12 @@ class SqliteTx:
             if "decode" not in str(exc):
                 raise
         # Damaged text: its checksum says more than an error about UTF-8.
-        factory, self._conn.text_factory = self._conn.text_factory, _damaged_text
+        conn = self._cursor.connection
+        factory, conn.text_factory = conn.text_factory, _damaged_text
         try:
             return self._cursor.execute(self._queries[query], args).fetchall()
         finally:
-            self._conn.text_factory = factory
+            conn.text_factory = factory
 
     async def execute(self, query: str, /, **args: Any) -> None:
         if query.startswith("ddl "):
@@ -75,7 +88,11 @@ class SqliteTx:
         if guard is not None and not self._is_let_in(addition.thread_id, guard):
             return Outcome.GUARD_GONE
         try:
-            return self._store([addition], self._rows)
+            if isinstance(addition, Put):
+                threads = [] if addition.thread is None else [addition.thread]
+                return self._store(addition.items, addition.words, [addition.row], threads, self._rows)
+            self._rows(_writing(addition), addition.rows)
+            return Outcome.STORED
         except (sqlite3.DataError, OverflowError) as exc:  # the length of a field, or of a row
             raise too_large(addition, f"this database takes ({exc})") from exc
 
@@ -88,39 +105,53 @@ class SqliteTx:
             return None
         let_in = self._let_in(additions)
         try:
-            outcome = self._store(list(compress(additions, let_in)), self._many)
+            outcome = self._store_all(list(compress(additions, let_in)))
         except (sqlite3.DataError, sqlite3.IntegrityError, OverflowError):
             return None
         if outcome is not Outcome.STORED:
             return None
         return [Outcome.STORED if is_let_in else Outcome.GUARD_GONE for is_let_in in let_in]
 
-    def _store(self, additions: Sequence[Put | PutWrites], insert: _Insert) -> Outcome:
+    def _store_all(self, additions: Sequence[Put | PutWrites]) -> Outcome:
         """Store additions that are let in. After another outcome than `STORED` some of it may be stored."""
         puts: list[Put] = []
-        writes: dict[bool, list[WriteRow]] = {}
+        writes: dict[str, list[WriteRow]] = {}
         for one in additions:
             if isinstance(one, Put):
                 puts.append(one)
             else:
-                writes.setdefault(one.replace, []).extend(one.rows)
-        for replace, rows in sorted(writes.items()):
-            insert("replace_write" if replace else "insert_write", rows)
-        return self._store_puts(puts, insert) if puts else Outcome.STORED
+                writes.setdefault(_writing(one), []).extend(one.rows)
+        for query, rows in sorted(writes.items()):
+            self._many(query, rows)
+        return self._store(
+            [item for put in puts for item in put.items],
+            [words for put in puts for words in put.words],
+            [put.row for put in puts],
+            [put.thread for put in puts if put.thread is not None],
+            self._many,
+        )
 
-    def _store_puts(self, puts: Sequence[Put], insert: _Insert) -> Outcome:
+    def _store(
+        self,
+        items: Sequence[ItemRow],
+        words: Sequence[SearchRow],
+        checkpoints: Sequence[CheckpointRow],
+        threads: Sequence[ThreadRow],
+        insert: _Insert,
+    ) -> Outcome:
+        """Store the rows of puts, all that there are of each table."""
         try:
-            insert("insert_item", [item for put in puts for item in put.items])
+            insert("insert_item", items)
         except sqlite3.IntegrityError as exc:
             _check_taken(exc)
             return Outcome.SEQ_TAKEN
-        self._rows("load_search", [words for put in puts for words in put.words])
+        self._rows("load_search", words)
         try:
-            insert("new_checkpoint", [put.row for put in puts])
+            insert("new_checkpoint", checkpoints)
         except sqlite3.IntegrityError as exc:
             _check_taken(exc)
             return Outcome.ID_TAKEN
-        insert("touch_thread", [put.thread[:2] + put.thread[1:] for put in puts if put.thread is not None])
+        insert("touch_thread", [thread[:2] + thread[1:] for thread in threads])
         return Outcome.STORED
 
     def _is_let_in(self, thread_id: str, guard: Guard) -> bool:
@@ -153,6 +184,11 @@ class SqliteTx:
             values = list(chain.from_iterable(rows[start : start + _MANY]))
             self._cursor.execute(_repeated(self._queries[query]), values)
         self._rows(query, rows[whole:])
+
+
+def _writing(addition: PutWrites) -> str:
+    """The query that stores writes."""
+    return "replace_write" if addition.replace else "insert_write"
 
 
 def _suits(guard: Guard, slots: bytes | None) -> bool:
