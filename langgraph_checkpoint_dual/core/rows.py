@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum
+from operator import itemgetter
 from typing import NamedTuple, TypeAlias
 
 from langgraph_checkpoint_dual.core.text import unescape
@@ -156,11 +157,14 @@ class Outcome(Enum):
     GUARD_GONE = "the checkpoint that it hangs on is gone, or has other slots, or its thread was deleted"
 
 
+_data_of = itemgetter(ItemRow._fields.index("data"))
+
+
 def size_of(addition: Put | PutWrites) -> int:
     """About the bytes that an addition stores."""
     if isinstance(addition, Put):
         row = addition.row
-        return len(row.checkpoint) + len(row.slots) + sum(len(item.data) for item in addition.items)
+        return len(row.checkpoint) + len(row.slots) + sum(map(len, map(_data_of, addition.items)))
     return sum(len(row.data) for row in addition.rows)
 
 

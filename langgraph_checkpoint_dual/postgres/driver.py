@@ -222,12 +222,13 @@ class BlockingEngine(_Engine):
 
     async def _repeated(self, work: Callable[[BlockingTx], Awaitable[T]], *, patient: bool = False) -> T:
         """Do the work on a session of its own, and on another one if that fails."""
+        sessions = self._sessions
 
         async def once(attempts: Attempts) -> T:
             def begun(conn: Connection[Any]) -> Awaitable[T]:
-                return work(BlockingTx(conn, self._dialect, self._sessions.prepare))
+                return work(BlockingTx(conn, self._dialect, sessions.prepare, one_by_one=sessions.single_statements))
 
-            return await self._sessions.use(attempts, begun, patient=patient)
+            return await sessions.use(attempts, begun, patient=patient)
 
         return await repeated(once, self._sessions.limits.retry_for, block)
 
@@ -327,10 +328,11 @@ class LoopEngine(_Engine):
 
     async def _repeated(self, work: Callable[[LoopTx], Awaitable[T]], *, patient: bool = False) -> T:
         """Do the work on a session of its own, and on another one if that fails."""
+        sessions = self._sessions
 
         async def once(attempts: Attempts) -> T:
-            async with self._sessions.session(attempts, patient=patient) as conn:
-                return await work(LoopTx(conn, self._dialect, self._sessions.prepare))
+            async with sessions.session(attempts, patient=patient) as conn:
+                return await work(LoopTx(conn, self._dialect, sessions.prepare, one_by_one=sessions.single_statements))
 
         return await repeated(once, self._sessions.limits.retry_for, asyncio.sleep)
 

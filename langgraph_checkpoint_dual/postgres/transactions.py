@@ -7,23 +7,25 @@ a transaction of its own.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
 from psycopg import AsyncConnection, ClientCursor, Connection, errors
-from psycopg.pq import TransactionStatus
+from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.rows import tuple_row
 
 from langgraph_checkpoint_dual.core.garbage import alongside
 from langgraph_checkpoint_dual.core.rows import Named, Outcome, Put, PutWrites, size_of, too_large
-from langgraph_checkpoint_dual.core.tx import Row, TableGone, Tx
+from langgraph_checkpoint_dual.core.tx import Row, TableGone, Tx, stored
 from langgraph_checkpoint_dual.errors import CheckpointerError, ConfigError
 from langgraph_checkpoint_dual.hopping import INLINE_WEIGHT
 from langgraph_checkpoint_dual.postgres.arrays import register
+from langgraph_checkpoint_dual.postgres.copying import COPY_ITEMS, in_slices, is_large, pieces
 from langgraph_checkpoint_dual.postgres.direct import is_free, rows_of, run
-from langgraph_checkpoint_dual.postgres.faults import interrupts
+from langgraph_checkpoint_dual.postgres.faults import interrupts, refuses_transactions
 from langgraph_checkpoint_dual.postgres.sessions import STATEMENT_MODE, loop_transaction, nested, transaction
 from langgraph_checkpoint_dual.postgres.statements import (
     Addition,
@@ -41,10 +43,16 @@ _MOST_BYTES = 1_000_000_000
 
 
 class BlockingTx:
-    """The core's transaction on a blocking connection. Its methods never suspend."""
+    """The core's transaction on a blocking connection. Its methods never suspend.
 
-    def __init__(self, conn: Connection[Any], dialect: Dialect, prepare: bool | None = None) -> None:
-        self.conn, self._dialect, self._prepare = conn, dialect, prepare
+    Args:
+        one_by_one: whether a pooler lets single statements through only.
+    """
+
+    def __init__(
+        self, conn: Connection[Any], dialect: Dialect, prepare: bool | None = None, *, one_by_one: bool = False
+    ) -> None:
+        self.conn, self._dialect, self._prepare, self.one_by_one = conn, dialect, prepare, one_by_one
         register(conn)
 
     async def fetch(self, query: str, /, **args: Any) -> list[Row]:
@@ -75,30 +83,39 @@ class BlockingTx:
                 answer = self.conn.wait(run(self.conn, direct, values, _prepare_after(self.conn, self._prepare)))
             return rows_of(answer, encoding)
         if not in_transaction(self.conn):
-            return await self._store(statement)
+            return await self.store(statement)
         with nested(self.conn):
-            return await self._store(statement)
+            return await self.store(statement)
 
     async def whole(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do some work in a transaction."""
         with transaction(self.conn):
             return await work()
 
+    async def copy(self, command: str, pieces: Iterable[bytes]) -> None:
+        """Run a COPY FROM STDIN and send it these bytes."""
+        with self.conn.cursor() as cursor, cursor.copy(self._dialect[command]) as copy:
+            for piece in pieces:
+                copy.write(piece)
+
     async def send(self, script: bytes) -> None:
         """Send several statements as one message, which the server runs as one transaction."""
         self.conn.execute(script, prepare=False)
 
-    async def _store(self, statement: Statement) -> list[Row]:
+    async def store(self, statement: Statement) -> list[Row]:
+        """Run a statement as a part of whatever transaction there is."""
         with self.conn.cursor(binary=True, row_factory=tuple_row) as cursor:
             cursor.execute(self._dialect[statement.query], statement.args, prepare=self._prepare)
             return cursor.fetchall()
 
 
 class LoopTx:
-    """The core's transaction on an asynchronous connection."""
+    """The core's transaction on an asynchronous connection; for the arguments see `BlockingTx`."""
 
-    def __init__(self, conn: AsyncConnection[Any], dialect: Dialect, prepare: bool | None = None) -> None:
-        self.conn, self._dialect, self._prepare = conn, dialect, prepare
+    def __init__(
+        self, conn: AsyncConnection[Any], dialect: Dialect, prepare: bool | None = None, *, one_by_one: bool = False
+    ) -> None:
+        self.conn, self._dialect, self._prepare, self.one_by_one = conn, dialect, prepare, one_by_one
         register(conn)
 
     async def fetch(self, query: str, /, **args: Any) -> list[Row]:
@@ -131,20 +148,28 @@ class LoopTx:
                 answer = await self.conn.wait(run(self.conn, direct, values, _prepare_after(self.conn, self._prepare)))
             return rows_of(answer, encoding)
         if not in_transaction(self.conn):
-            return await self._store(statement)
+            return await self.store(statement)
         async with self.conn.transaction():
-            return await self._store(statement)
+            return await self.store(statement)
 
     async def whole(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do some work in a transaction."""
         async with loop_transaction(self.conn):
             return await work()
 
+    async def copy(self, command: str, pieces: Iterable[bytes]) -> None:
+        """Run a COPY FROM STDIN and send it these bytes."""
+        async with self.conn.cursor() as cursor, cursor.copy(self._dialect[command]) as copy:
+            for piece in pieces:
+                await copy.write(piece)
+                await asyncio.sleep(0)  # psycopg does not wait before its buffer is full
+
     async def send(self, script: bytes) -> None:
         """Send several statements as one message, which the server runs as one transaction."""
         await self.conn.execute(script, prepare=False)
 
-    async def _store(self, statement: Statement) -> list[Row]:
+    async def store(self, statement: Statement) -> list[Row]:
+        """Run a statement as a part of whatever transaction there is."""
         async with self.conn.cursor(binary=True, row_factory=tuple_row) as cursor:
             await cursor.execute(self._dialect[statement.query], statement.args, prepare=self._prepare)
             return await cursor.fetchall()
@@ -190,6 +215,9 @@ async def store_all(tx: BlockingTx | LoopTx, additions: Sequence[Addition]) -> l
     """Store additions in as few statements as possible: an outcome or an exception for each."""
     if len(additions) == 1 and size_of(additions[0]) > _MOST_BYTES:
         return [too_large(additions[0], f"Postgres takes in one statement (about {_MOST_BYTES})")]
+    if len(additions) == 1 and is_large(additions[0]) and _takes_pieces(tx):
+        with suppress(errors.FeatureNotSupported):  # COPY, where the table has row-level security
+            return [await _store_in_pieces(tx, additions[0])]
     results: list[Any] = [None] * len(additions)
     for statement in statements(additions):
         weigh = partial(_weight, [additions[at] for at in statement.places])
@@ -209,6 +237,32 @@ async def store_all(tx: BlockingTx | LoopTx, additions: Sequence[Addition]) -> l
 
 def _weight(additions: Sequence[Addition]) -> int:
     return sum(map(size_of, additions))
+
+
+def _takes_pieces(tx: BlockingTx | LoopTx) -> bool:
+    return not tx.one_by_one and tx.conn.pgconn.pipeline_status == PipelineStatus.OFF
+
+
+async def _store_in_pieces(tx: BlockingTx | LoopTx, put: Put) -> Outcome | Exception:
+    """Store a large checkpoint: in one transaction the statement that lets it in, and after it its items."""
+    [statement] = statements([replace(put, items=[], words=[])])
+
+    async def insert(_: Tx) -> Outcome:
+        [outcome] = statement.outcomes(await tx.store(statement))
+        if outcome is Outcome.STORED:
+            await tx.copy(COPY_ITEMS, pieces(put.items, tx.conn.info.encoding))
+            for words in in_slices(put.words):
+                await tx.load("load_search", words)
+        return outcome
+
+    try:
+        return await stored(lambda edit: tx.whole(partial(edit, tx)), insert)
+    except errors.FeatureNotSupported:
+        raise
+    except errors.Error as exc:
+        if interrupts(exc, tx.conn) or refuses_transactions(exc):
+            raise
+        return outcome_of(put, exc)
 
 
 class ScriptTx:
