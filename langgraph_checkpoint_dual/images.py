@@ -65,6 +65,8 @@ def image(value: Any) -> bytes | None:
     prefix = _PREFIXES.get(type(value))
     try:
         if prefix is None:
+            if type(value) in _BUFFERS:
+                return None
             data = _pack(value, None, _STRICT)
         elif value.__pydantic_extra__ or value.__pydantic_private__ is not None:
             return None

@@ -230,14 +230,15 @@ class Planner:
         return self._plan_whole(value, base)
 
     def _plan_whole(self, value: Any, base: Stored | None) -> Planned:
+        encoded: bytes | None = None
         if base is None or isinstance(base.slot, Inline):
-            typed = self._encode(value)
-            if base is not None and base.slot == (typed,):
+            encoded = self._encode(value)
+            if base is not None and base.slot == (encoded,):
                 return Planned(base, [], False)
-            if len(typed) <= INLINE_BYTES:
-                return Planned(Stored(Inline(typed), scalar=value), [], False)
+            if len(encoded) <= INLINE_BYTES:
+                return Planned(Stored(Inline(encoded), scalar=value), [], False)
         before = _items_of(base, WHOLE)
-        mark = self._mark(value)
+        mark = self._mark(value, encoded)
         if base is not None and before is not None and marks_of(base.groups or ()) == (mark,):
             return Planned(base, [], True)
         mark, typed, id_hash, revivable = self._made(value, mark)
@@ -271,9 +272,9 @@ class Planner:
         if not numbering.use(mark):
             numbering.add(*self._made(part, mark))
 
-    def _mark(self, part: Any) -> Mark:
+    def _mark(self, part: Any, encoded: bytes | None = None) -> Mark:
         found = image(part)
-        return (self._encode(part),) if found is None else found
+        return (encoded or self._encode(part),) if found is None else found
 
     def _made(self, part: Any, mark: Mark) -> tuple[Mark, bytes, int | None, bool]:
         """A new item: its mark, its typed bytes, the hash of its id, and whether its image is enough to revive it."""

@@ -37,6 +37,7 @@ _OTHER = 255
 _SNAPSHOT = b"\xfe"
 _SHORTER = frozenset((list, _DeltaSnapshot, *BY_CLASS))
 _HEADER = 4
+_PIECE = 1_000_000
 
 MARK = b"\xffMAC"
 """What the bytes of a row end with that has a MAC (`core/integrity.py`)."""
@@ -79,7 +80,7 @@ def _shorter(value: Any) -> bytes | None:
 
 def typed(name: str, data: bytes) -> bytes:
     """What a serializer made, its type name and data, as typed bytes."""
-    return (_CODES.get(name) or _named(name)) + data
+    return b"".join((_CODES.get(name) or _named(name), data))  # which lets other threads run if it is much
 
 
 def _named(name: str) -> bytes:
@@ -151,10 +152,17 @@ def split(typed: bytes) -> tuple[str, bytes]:
     code = typed[0]
     if code == _OTHER:
         end = 2 + typed[1]
-        return typed[2:end].decode(), typed[end:]
+        return typed[2:end].decode(), _after(end, typed)
     if code < len(_TYPES):
-        return _TYPES[code], typed[1:]
+        return _TYPES[code], _after(1, typed)
     raise DecodeError(f"the stored bytes begin with the unknown type {code}")
+
+
+def _after(start: int, data: bytes) -> bytes:
+    """What comes after the first bytes; much of it in pieces, because other threads wait while one is copied."""
+    if len(data) <= _PIECE:
+        return data[start:]
+    return b"".join([data[at : at + _PIECE] for at in range(start, len(data), _PIECE)])
 
 
 def is_direct(serde: SerializerProtocol) -> bool:
@@ -174,7 +182,7 @@ def place(*keys: str) -> int:
 
 def seal(typed: bytes, start: int) -> bytes:
     """Typed bytes with their checksum in front."""
-    return zlib.crc32(typed, start).to_bytes(_HEADER, "big") + typed
+    return b"".join((zlib.crc32(typed, start).to_bytes(_HEADER, "big"), typed))
 
 
 def unseal(sealed: bytes, start: int) -> bytes:
@@ -183,7 +191,7 @@ def unseal(sealed: bytes, start: int) -> bytes:
     Raises:
         DecodeError: if the checksum does not fit the bytes and the place.
     """
-    typed = sealed[_HEADER:]
+    typed = _after(_HEADER, sealed)
     if not typed or zlib.crc32(typed, start) != int.from_bytes(sealed[:_HEADER], "big"):
         raise DecodeError(_refusal(sealed))
     return typed
@@ -195,7 +203,7 @@ def unseal_all(sealed: Sequence[bytes], starts: Sequence[int]) -> list[bytes]:
     Raises:
         DecodeError: if one of the checksums does not fit.
     """
-    typed = [one[_HEADER:] for one in sealed]
+    typed = [_after(_HEADER, one) for one in sealed]
     if all(typed):
         checksums = struct.unpack(f">{len(sealed)}I", b"".join([one[:_HEADER] for one in sealed]))
         if tuple(map(zlib.crc32, typed, starts)) == checksums:
