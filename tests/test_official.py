@@ -307,7 +307,6 @@ class TestAdopting:
     ) -> None:
         asked: list[str] = []
         async with opened(kind.ours, database) as saver:
-            await put(saver, values={"total": 1})
             kind_of_tx = _tx_class(kind)
             fetch = kind_of_tx.fetch
 
@@ -316,6 +315,7 @@ class TestAdopting:
                 return fetch(self, query, **args)
 
             monkeypatch.setattr(kind_of_tx, "fetch", noting)
+            await put(saver, values={"total": 1})
             for _ in range(3):
                 saver.get_tuple(config())
                 list(saver.list(None))

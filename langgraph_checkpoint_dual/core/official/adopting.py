@@ -96,6 +96,7 @@ class Adopting:
         return await self._whole(self._db.change, edit)
 
     async def append(self, addition: Put | PutWrites) -> Outcome:
+        await self._adoption.look(self._db)  # so that nothing stands in between from now on if they are not there
         return await self._db.append(addition)
 
     async def compute(self, weigh: Callable[[], int], work: Callable[[], T]) -> T:
