@@ -440,14 +440,14 @@ _NOT_BROUGHT = frozenset(
     # what stores rows, or copies them
     "new_checkpoint insert_checkpoint insert_item insert_write replace_write load_items move_write hang copy_thread "
     "reseal_items put_rows put_one_with_items its_row its_writes put put_one put_writes put_writes_of_one "
-    "replace_writes_of_one allowed "
+    "replace_writes_of_one replace_writes all_writes "
     # what counts rows or their bytes, or brings other columns of them
     "size_of_checkpoint size_threads size_channels extent_of_thread size_of_checkpoints size_of_items item_sizes "
     "doctor_items doctor_writes doctor_orphans doctor_counted "
     # parts of others
     "from_ranges from_keys "
     # parts that are in other queries
-    "let_in "
+    "let_in allowed stands "
     # files and indexes
     "size_database items_tagged "
     # what drivers ask, below

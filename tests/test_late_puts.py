@@ -176,18 +176,23 @@ async def test_puts_that_race_with_the_deletion(kind: Kind, database: str) -> No
             assert left(database) == {}
 
 
+@pytest.mark.parametrize("together", [False, True])
 @pytest.mark.parametrize("writes", [False, True])
-async def test_a_put_that_waited_for_the_deletion(postgres_uri: str, writes: bool) -> None:
-    """It began before the deletion was committed, so it does not see it; the rows that it locks tell."""
+async def test_a_put_that_waited_for_the_deletion(postgres_uri: str, writes: bool, together: bool) -> None:
+    """It began before the deletion was committed, so it does not see it; the rows that it would lock tell."""
     from langgraph_checkpoint_dual.postgres.aio import AsyncPostgresSaver
 
     async with AsyncPostgresSaver(postgres_uri, max_size=4) as saver:
-        at = await run_of(saver, values={"count": 1})
+        heads = {name: await put(saver, config(name), {"count": 1}) for name in ("thread", "other")}
+        late = [heads["thread"], *([heads["other"]] if together else [])]  # by one statement
         lock = saver._engine._dialect["lock_thread"]
         async with await psycopg.AsyncConnection.connect(postgres_uri) as holder:
             await holder.execute(lock, {"thread_id": "thread"})  # the deletion has its lock
-            waiting = asyncio.create_task(
-                saver.aput_writes(at, [("count", 1)], "task") if writes else put(saver, at, {"count": 2})
+            waiting = asyncio.gather(
+                *(
+                    saver.aput_writes(at, [("count", 1)], "task") if writes else put(saver, at, {"count": 2})
+                    for at in late
+                )
             )
             while not rows(  # noqa: ASYNC110 (another session's lock has no event)
                 postgres_uri, "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
@@ -197,4 +202,31 @@ async def test_a_put_that_waited_for_the_deletion(postgres_uri: str, writes: boo
             await holder.execute(delete, {"thread_id": "thread", "at": 10**15, "expired": 0})
             await holder.commit()
             await waiting
+        stored = await saver.aget_tuple(config("other"))
+        await saver.adelete_thread("other")
+    assert stored is not None
+    assert (len(stored.pending_writes or []), stored.checkpoint["channel_values"]) == (
+        (int(together), {"count": 1}) if writes else (0, {"count": 1 + together})
+    )
     assert left(postgres_uri) == {}
+
+
+@pytest.mark.parametrize("together", [False, True])
+async def test_what_a_put_hangs_on_is_not_written_to(postgres_uri: str, together: bool) -> None:
+    """Postgres keeps a lock of a row in the row. Where somebody has locked it, it is still found to be there."""
+    from langgraph_checkpoint_dual.postgres.aio import AsyncPostgresSaver
+
+    threads = ["thread", *(["other"] if together else [])]
+
+    async def go_on(saver: Any, heads: list[Any]) -> list[Any]:
+        await asyncio.gather(*(saver.aput_writes(at, [("count", 1)], "task") for at in heads))
+        return await asyncio.gather(*(put(saver, at, {"text": ["long " * 100]}) for at in heads))
+
+    async with AsyncPostgresSaver(postgres_uri, max_size=1) as saver:
+        heads = await go_on(saver, [await put(saver, config(name), {"text": ["long " * 100]}) for name in threads])
+        assert rows(postgres_uri, "SELECT DISTINCT xmax::text FROM dual_checkpoints") == [("0",)]
+        with psycopg.connect(postgres_uri) as somebody:
+            somebody.execute("SELECT FROM dual_checkpoints FOR UPDATE")
+        await go_on(saver, heads)
+    assert rows(postgres_uri, "SELECT count(*) FROM dual_checkpoints") == [(3 * len(threads),)]
+    assert rows(postgres_uri, "SELECT count(*) FROM dual_writes") == [(2 * len(threads),)]

@@ -68,7 +68,11 @@ class Queries:
         pieces = [self._named[f"{base.split()[0]}.{one}"] for one in conditions.split(" and ")] if conditions else []
         where = f"WHERE {' AND '.join(pieces)}" if pieces else ""
         sql = self._named[base].replace("{where}", where).replace("{order}", self._named[ordered] if order else "")
-        return fill(_PART.sub(lambda match: self._named[match[1]], sql), self._tables)
+        return fill(self._joined(sql), self._tables)
+
+    def _joined(self, sql: str) -> str:
+        """SQL with the parts that it names, and those that these name."""
+        return _PART.sub(lambda match: self._joined(self._named[match[1]]), sql)
 
 
 async def fetch_where(tx: Tx, query: str, where: Conditions, **args: Any) -> list[Row]:

@@ -115,7 +115,7 @@ def _column(name: str, values: Sequence[Any]) -> Texts | Blobs | Numbers:
 
 
 _NUMBERS = {
-    "idx", "item_place", "item_seq", "item_added_at", "item_checksum", "write_place", "replace", "at",
+    "idx", "item_place", "item_seq", "item_added_at", "item_checksum", "write_place", "at",
     "word_place", "word_seq", "word_added_at", "seq", "added_at", "checksum", "created_at", "updated_at",
 }  # fmt: skip
 _TAGS = {"item_tag", "tag"}

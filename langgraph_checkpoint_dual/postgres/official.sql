@@ -285,7 +285,7 @@ FROM jsonb_array_elements(CAST(:checkpoints AS jsonb)) AS c (key) CROSS JOIN LAT
 -- name: official_lock_threads
 -- As `lock_thread`, for several; in one order, so that those who work at once never wait for each other in a circle.
 SELECT pg_advisory_xact_lock(hashtextextended(t.thread_id, {lock}))
-FROM (SELECT jsonb_array_elements_text(CAST(:threads AS jsonb)) AS thread_id ORDER BY 1) AS t
+FROM (SELECT jsonb_array_elements_text(CAST(:threads AS jsonb)) COLLATE "C" AS thread_id ORDER BY 1) AS t
 
 -- name: official_taken
 -- Those of some ranges of numbers in which we have an item.

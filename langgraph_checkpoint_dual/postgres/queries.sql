@@ -10,7 +10,7 @@ metadata @> CAST(:needle AS jsonb) AND NOT EXISTS (
 -- The items of some ranges of numbers: (place in the list of ranges, number, time, checksum, data), and as they are in the
 -- same moment the slots of some checkpoints: (-1, place in the list of checkpoints, 0, 0, slots).
 -- OFFSET 0 keeps the planner from any plan but one index scan for each.
-SELECT r.place - 1, i.seq, i.added_at, i.checksum, i.data
+SELECT r.place - 1, i.seq, i.added_at, i.checksum, {+piece}
 {+from_ranges}
 UNION ALL
 SELECT -1, c.place - 1, 0, 0, k.slots
@@ -18,7 +18,7 @@ SELECT -1, c.place - 1, 0, 0, k.slots
 
 -- name: rows_of_items
 -- As `items`, with their tags before the data.
-SELECT r.place - 1, i.seq, i.added_at, i.checksum, i.tag, i.data
+SELECT r.place - 1, i.seq, i.added_at, i.checksum, i.tag, {+piece}
 {+from_ranges}
 UNION ALL
 SELECT -1, c.place - 1, 0, 0, NULL, k.slots
@@ -27,11 +27,22 @@ SELECT -1, c.place - 1, 0, 0, NULL, k.slots
 -- name: from_ranges
 FROM jsonb_array_elements(CAST(:ranges AS jsonb)) WITH ORDINALITY AS r (range, place)
 CROSS JOIN LATERAL (
-    SELECT seq, added_at, checksum, tag, data FROM {items}
-    WHERE thread_id = r.range ->> 0 AND checkpoint_ns = r.range ->> 1 AND channel = r.range ->> 2
-        AND seq BETWEEN CAST(r.range ->> 3 AS bigint) AND CAST(r.range ->> 4 AS bigint)
+    SELECT *, generate_series(1, greatest(octet_length(data), 1), 131072) AS at
+    FROM (
+        SELECT seq, added_at, checksum, tag,
+            CASE WHEN octet_length(data) > 131072 THEN data || ''::bytea ELSE data END AS data
+        FROM {items}
+        WHERE thread_id = r.range ->> 0 AND checkpoint_ns = r.range ->> 1 AND channel = r.range ->> 2
+            AND seq BETWEEN CAST(r.range ->> 3 AS bigint) AND CAST(r.range ->> 4 AS bigint)
+        OFFSET 0
+    ) AS found
     OFFSET 0
 ) AS i
+
+-- name: piece
+-- Data of more than 131,072 bytes as several rows (postgres/pieces.py). It was made one value by `||`: of what is stored
+-- compressed, each piece would otherwise be found by unpacking all before it.
+CASE WHEN octet_length(i.data) > 131072 THEN substring(i.data FROM i.at FOR 131072) ELSE i.data END
 
 -- name: from_keys
 FROM jsonb_array_elements(CAST(:checkpoints AS jsonb)) WITH ORDINALITY AS c (key, place)
@@ -62,76 +73,64 @@ CROSS JOIN LATERAL (
 ) AS w
 WHERE w.channel IN (SELECT jsonb_array_elements_text(CAST(:channels AS jsonb)))
 
--- name: allowed
--- The additions, by place, whose guard lets them in. Empty stands for NULL in arrays, so that their types are always the
--- same. The advisory lock keeps the threads' checkpoints and items from being removed. Who waited for it still sees what
--- was there before; the row lock does not: what is there for one and not for the other is gone.
+-- name: stands
+-- Whether the guard of an addition `g` lets it in; none is ''. The advisory lock, taken before anything is looked at, keeps
+-- the thread's checkpoints and items from being removed. Who waited for it still sees what was there before: what has no
+-- xmax was never removed, and of the rest the row lock finds out what is there now. To lock all rows would write to each.
 -- OFFSET 0: see `items`. A plan made while the tables were nearly empty would otherwise read them whole later on.
-locked AS MATERIALIZED (
-    SELECT pg_advisory_xact_lock_shared(hashtextextended(t.thread_id, {lock}))
-    FROM (SELECT DISTINCT thread_id FROM unnest(:thread_id::text[]) AS a (thread_id) ORDER BY thread_id) AS t
-), guards AS MATERIALIZED (
-    SELECT * FROM unnest(:thread_id::text[], :guard_ns::text[], :guard_id::text[], :guard_slots::bytea[])
-        WITH ORDINALITY AS g (thread_id, checkpoint_ns, checkpoint_id, slots, place)
-    WHERE (SELECT count(*) FROM locked) > 0
-), held AS MATERIALIZED (
-    SELECT g.place
-    FROM guards AS g CROSS JOIN LATERAL (
-        SELECT FROM {checkpoints}
-        WHERE thread_id = g.thread_id AND checkpoint_ns = g.checkpoint_ns AND checkpoint_id = g.checkpoint_id
-            AND (g.slots = '' OR slots = g.slots)
-        OFFSET 0 FOR KEY SHARE
-    ) AS c
-), allowed AS MATERIALIZED (
-    SELECT g.place FROM guards AS g
-    WHERE g.checkpoint_id = '' OR g.place IN (SELECT place FROM held) OR g.slots = '' AND NOT EXISTS (
-        SELECT FROM {checkpoints} AS c WHERE c.thread_id = g.thread_id AND c.checkpoint_ns = g.checkpoint_ns
-            AND c.checkpoint_id = g.checkpoint_id OFFSET 0
-    ) AND NOT EXISTS (
-        SELECT FROM {tombstones} AS t WHERE t.thread_id = g.thread_id AND t.checkpoint_id >= g.checkpoint_id OFFSET 0
+CASE
+    WHEN pg_advisory_xact_lock_shared(hashtextextended(g.thread_id, {lock})) IS NULL THEN false
+    WHEN g.guard_id = '' THEN true
+    ELSE coalesce(
+        (
+            SELECT CASE
+                WHEN c.xmax = 0 THEN g.guard_slots = '' OR c.slots = g.guard_slots
+                ELSE EXISTS (
+                    SELECT FROM {checkpoints}
+                    WHERE thread_id = g.thread_id AND checkpoint_ns = g.guard_ns AND checkpoint_id = g.guard_id
+                        AND (g.guard_slots = '' OR slots = g.guard_slots)
+                    FOR KEY SHARE
+                )
+            END
+            FROM {checkpoints} AS c
+            WHERE c.thread_id = g.thread_id AND c.checkpoint_ns = g.guard_ns AND c.checkpoint_id = g.guard_id
+        ),
+        g.guard_slots = '' AND NOT EXISTS (
+            SELECT FROM {tombstones} AS t WHERE t.thread_id = g.thread_id AND t.checkpoint_id >= g.guard_id OFFSET 0
+        )
     )
-)
+END
 
 -- name: let_in
--- As `allowed`, for a single addition: one row if its guard lets it in. CASE, whose subqueries run when they are come to,
--- takes the lock first.
+-- One row if the guard of a single addition lets it in.
 let_in AS MATERIALIZED (
-    SELECT WHERE CASE
-        WHEN (SELECT pg_advisory_xact_lock_shared(hashtextextended(:thread_id::text, {lock}))) IS NULL THEN false
-        WHEN :guard_id::text = '' THEN true
-        WHEN EXISTS (
-            SELECT FROM {checkpoints}
-            WHERE thread_id = :thread_id::text AND checkpoint_ns = :guard_ns::text AND checkpoint_id = :guard_id::text
-                AND (:guard_slots::bytea = '' OR slots = :guard_slots::bytea)
-            FOR KEY SHARE
-        ) THEN true
-        WHEN :guard_slots::bytea <> '' THEN false
-        ELSE NOT EXISTS (
-            SELECT FROM {checkpoints}
-            WHERE thread_id = :thread_id::text AND checkpoint_ns = :guard_ns::text AND checkpoint_id = :guard_id::text
-        ) AND NOT EXISTS (
-            SELECT FROM {tombstones} WHERE thread_id = :thread_id::text AND checkpoint_id >= :guard_id::text
-        )
-    END
+    SELECT FROM (
+        SELECT :thread_id::text AS thread_id, :guard_ns::text AS guard_ns, :guard_id::text AS guard_id,
+            :guard_slots::bytea AS guard_slots
+    ) AS g
+    WHERE {+stands}
 )
 
 -- name: put
 -- New checkpoints with their items, all or none of each; an id or an item's number that is taken fails the statement.
-WITH {+allowed}, {+put_rows}
+-- They come in the order of their threads, so that these are locked in the same order everywhere.
+WITH {+put_rows}
 SELECT place - 1 FROM added
 
 -- name: put_rows
+-- In arrays empty stands for NULL, so that their types are always the same.
 added AS MATERIALIZED (
-    SELECT p.*
+    SELECT g.*
     FROM unnest(
         :thread_id::text[], :checkpoint_ns::text[], :checkpoint_id::text[], :parent_checkpoint_id::text[],
         :run_id::text[], :checkpoint::bytea[], :slots::bytea[], :metadata::text[], :metadata_exact::bytea[],
-        :at::bigint[], :user_id::text[], :title::text[], :run_metadata::text[]
-    ) WITH ORDINALITY AS p (
+        :at::bigint[], :user_id::text[], :title::text[], :run_metadata::text[], :guard_ns::text[], :guard_id::text[],
+        :guard_slots::bytea[]
+    ) WITH ORDINALITY AS g (
         thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, run_id, checkpoint, slots, metadata,
-        metadata_exact, at, user_id, title, run_metadata, place
+        metadata_exact, at, user_id, title, run_metadata, guard_ns, guard_id, guard_slots, place
     )
-    WHERE p.place IN (SELECT place FROM allowed)
+    WHERE {+stands}
 ), new_items AS (
     INSERT INTO {items} (thread_id, checkpoint_ns, channel, seq, added_at, checksum, tag, data)
     SELECT added.thread_id, added.checkpoint_ns, i.channel, i.seq, i.added_at, i.checksum, NULLIF(i.tag, 0), i.data
@@ -217,27 +216,38 @@ INSERT INTO {writes} (thread_id, checkpoint_ns, checkpoint_id, task_id, idx, tas
     FROM let_in
 
 -- name: put_writes
--- Pending writes, all or none of each task's. Rows that are there stay, or are replaced.
-WITH {+allowed}, added AS MATERIALIZED (
-    SELECT g.thread_id, g.checkpoint_ns, g.checkpoint_id, w.*
-    FROM unnest(
-        :write_place::bigint[], :task_id::text[], :idx::bigint[], :task_path::text[], :channel::text[], :data::bytea[],
-        :replace::bigint[]
-    ) AS w (place, task_id, idx, task_path, channel, data, replace)
-    JOIN guards AS g ON g.place = w.place
-    WHERE w.place IN (SELECT place FROM allowed)
-    ORDER BY g.thread_id, g.checkpoint_ns, g.checkpoint_id, w.task_id, w.idx
-), kept AS (
-    INSERT INTO {writes} (thread_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, data)
-    SELECT thread_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, data FROM added WHERE replace = 0
+-- Pending writes, all or none of each task's. Rows that are there stay. For the order of tasks see `put`.
+WITH {+allowed}, kept AS (
+    {+all_writes}
     ON CONFLICT (thread_id, checkpoint_ns, checkpoint_id, task_id, idx) DO NOTHING
-), replaced AS (
-    INSERT INTO {writes} (thread_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, data)
-    SELECT thread_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, data FROM added WHERE replace = 1
+)
+SELECT place - 1 FROM allowed
+
+-- name: replace_writes
+-- As `put_writes`, in place of the rows that are there.
+WITH {+allowed}, replaced AS (
+    {+all_writes}
     ON CONFLICT (thread_id, checkpoint_ns, checkpoint_id, task_id, idx) DO UPDATE SET
         task_path = excluded.task_path, channel = excluded.channel, data = excluded.data
 )
 SELECT place - 1 FROM allowed
+
+-- name: allowed
+allowed AS MATERIALIZED (
+    SELECT g.*
+    FROM unnest(:thread_id::text[], :guard_ns::text[], :guard_id::text[], :guard_slots::bytea[])
+        WITH ORDINALITY AS g (thread_id, guard_ns, guard_id, guard_slots, place)
+    WHERE {+stands}
+)
+
+-- name: all_writes
+INSERT INTO {writes} (thread_id, checkpoint_ns, checkpoint_id, task_id, idx, task_path, channel, data)
+    SELECT g.thread_id, g.guard_ns, g.guard_id, w.task_id, w.idx, w.task_path, w.channel, w.data
+    FROM unnest(
+        :write_place::bigint[], :task_id::text[], :idx::bigint[], :task_path::text[], :channel::text[], :data::bytea[]
+    ) AS w (place, task_id, idx, task_path, channel, data)
+    JOIN allowed AS g ON g.place = w.place
+    ORDER BY g.thread_id, g.guard_ns, g.guard_id, w.task_id, w.idx
 
 -- name: lock_thread
 -- Later statements of the transaction see what the puts that held the lock have committed.

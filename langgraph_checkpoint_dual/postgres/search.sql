@@ -30,7 +30,7 @@ SELECT 1 FROM {items} LIMIT 1
 
 -- name: put_with_words
 -- As `put`, with the words of messages among the items.
-WITH {+allowed}, {+put_rows}, new_words AS (
+WITH {+put_rows}, new_words AS (
     INSERT INTO {search} (thread_id, checkpoint_ns, channel, seq, added_at, words)
     SELECT added.thread_id, added.checkpoint_ns, r.channel, r.seq, r.added_at, {+lexemes}
     FROM unnest(

@@ -94,10 +94,12 @@ def _noted(text: str) -> str:
 
 
 def statements(additions: Sequence[Addition]) -> list[Statement]:
-    """The statements that store these additions: one for checkpoints, one for pending writes."""
+    """The statements that store these additions: one for checkpoints, one or two for pending writes."""
     puts = [(at, addition) for at, addition in enumerate(additions) if isinstance(addition, Put)]
     writes = [(at, addition) for at, addition in enumerate(additions) if isinstance(addition, PutWrites)]
-    return [*([_of_puts(puts)] if puts else []), *([_of_writes(writes)] if writes else [])]
+    kept, replaced = ([entry for entry in writes if entry[1].replace is replace] for replace in (False, True))
+    made = [_of_puts(puts)] if puts else []
+    return made + [_of_writes(some) for some in (kept, replaced) if some]
 
 
 def outcome_of(addition: Addition, error: Exception) -> Outcome | Exception:
@@ -148,15 +150,16 @@ def _scalars(names: Sequence[str], row: tuple[Any, ...]) -> dict[str, Any]:
 def _of_writes(writes: list[tuple[int, PutWrites]]) -> Statement:
     if len(writes) == 1:
         return _of_task(*writes[0])
+    writes.sort(key=lambda entry: entry[1].thread_id)
     rows = [
-        (place, row.task_id, row.idx, row.task_path, row.channel, row.data, int(one.replace))
+        (place, row.task_id, row.idx, row.task_path, row.channel, row.data)
         for place, (_, one) in enumerate(writes, 1)
         for row in one.rows
     ]
     args = columns(_WRITE_COLUMNS, rows)
     args["thread_id"] = Texts([one.thread_id for _, one in writes])
     args.update(_guards([one.guard for _, one in writes]))
-    return Statement("put_writes", args, [at for at, _ in writes])
+    return Statement("replace_writes" if writes[0][1].replace else "put_writes", args, [at for at, _ in writes])
 
 
 def _guards(guards: Sequence[Guard | None]) -> dict[str, Any]:
@@ -172,7 +175,7 @@ _ITEM_COLUMNS = ("item_place", "item_channel", "item_seq", "item_added_at", "ite
 _GUARD_COLUMNS = ("guard_ns", "guard_id", "guard_slots")
 _VALUE_COLUMNS = ("idx", "channel", "data")
 _WORD_COLUMNS = ("word_place", "word_channel", "word_seq", "word_added_at", "words")
-_WRITE_COLUMNS = ("write_place", "task_id", "idx", "task_path", "channel", "data", "replace")
+_WRITE_COLUMNS = ("write_place", "task_id", "idx", "task_path", "channel", "data")
 _THREAD_COLUMNS = ("at", "user_id", "title", "run_metadata")
 _NO_GUARD = ("", "", b"")
 _NO_THREAD = (0, None, None, "{}")

@@ -61,7 +61,7 @@ FROM {current_threads} WHERE thread_id IN (SELECT jsonb_array_elements_text(CAST
 -- name: lock_threads
 -- As puts do: checkpoints and items of the threads are not removed until the transaction ends.
 SELECT pg_advisory_xact_lock_shared(hashtextextended(t.thread_id, {lock}))
-FROM (SELECT jsonb_array_elements_text(CAST(:threads AS jsonb)) AS thread_id ORDER BY 1) AS t
+FROM (SELECT jsonb_array_elements_text(CAST(:threads AS jsonb)) COLLATE "C" AS thread_id ORDER BY 1) AS t
 
 -- name: forget_deleted
 DELETE FROM {tombstones} WHERE thread_id IN (SELECT jsonb_array_elements_text(CAST(:threads AS jsonb)))
