@@ -445,7 +445,7 @@ _NOT_BROUGHT = frozenset(
     "size_of_checkpoint size_threads size_channels extent_of_thread size_of_checkpoints size_of_items item_sizes "
     "doctor_items doctor_writes doctor_orphans doctor_counted "
     # parts of others
-    "from_ranges from_keys "
+    "from_ranges from_keys piece "
     # parts that are in other queries
     "let_in allowed stands "
     # files and indexes

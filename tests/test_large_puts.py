@@ -14,7 +14,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 
 from langgraph_checkpoint_dual import Cache
 from langgraph_checkpoint_dual.core.rows import ItemRow
-from langgraph_checkpoint_dual.postgres import PostgresSaver, copying
+from langgraph_checkpoint_dual.postgres import PostgresSaver, pieces
 from tests.support import tables
 from tests.support.checkpoints import checkpoint, config, listed, metadata, put
 from tests.support.savers import KINDS, Kind, opened
@@ -61,8 +61,8 @@ async def test_the_rows_are_those_of_one_statement(
 ) -> None:
     made = checkpoint(LARGE)
     stored: list[Any] = []
-    for large in (copying.LARGE, 100_000_000):
-        monkeypatch.setattr(copying, "LARGE", large)
+    for large in (pieces.LARGE, 100_000_000):
+        monkeypatch.setattr(pieces, "LARGE", large)
         place = await large_saver.aput(config(), made, metadata(), made["channel_versions"])
         stored.append([sorted(tables.all_rows(postgres_uri, f"dual_{name}")) for name in ("items", "search")])
         if len(stored) == 1:
@@ -78,7 +78,7 @@ async def test_the_rows_are_those_of_one_statement(
 def test_no_piece_is_large() -> None:
     items = [ItemRow("thread", "", "bytes", at, 0, at, None, bytes(size)) for at, size in enumerate([0] * 5000)]
     items.append(ItemRow("thread", "", "bytes", 5000, 0, 1, 7, bytes(3_000_000)))
-    several = list(copying.pieces(items, "utf-8"))
+    several = list(pieces.copied(items, "utf-8"))
     assert max(map(len, several)) < 300_000
     assert sum(map(len, several)) > 3_000_000 + 5000 * 60
 
@@ -113,6 +113,21 @@ async def test_what_is_late_leaves_nothing(kind: Kind, large_saver: Any, postgre
     await put(large_saver, base, LARGE)
     assert rows_of_items(postgres_uri) == []
     assert await values_of(kind, postgres_uri, config()) is None
+
+
+@ON_POSTGRES
+@pytest.mark.parametrize("beside", [-1, 0, 1])
+async def test_what_is_read_in_pieces(kind: Kind, large_saver: Any, postgres_uri: str, beside: int) -> None:
+    """Values of just about one, two and three pieces, whether or not the server stores them compressed."""
+    sizes = [pieces.PIECE * count + beside - 1 for count in (1, 2, 3)]  # the first byte is the type
+    values = {f"{size} {fill.__name__}": fill(size) for size in sizes for fill in (RANDOM.randbytes, bytes)}
+    place = await put(large_saver, values=values)
+    assert await values_of(kind, postgres_uri, place) == values
+    assert {row[-1][0] for row in rows_of_items(postgres_uri)} == {1}
+    copied = await put(large_saver, place, {**values, "small": 2})
+    await large_saver.acopy_thread("thread", "copy")
+    copied["configurable"]["thread_id"] = "copy"
+    assert await values_of(kind, postgres_uri, copied) == {**values, "small": 2}
 
 
 def test_in_a_transaction_of_the_callers(postgres_uri: str, cache: Cache) -> None:

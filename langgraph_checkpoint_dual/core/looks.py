@@ -219,6 +219,19 @@ class _Shelf:
         return part, mark or (typed,)
 
 
+def _put_away(rows: Iterable[Row], shelves: Sequence[_Shelf], checkpoints: Sequence[Loaded]) -> int:
+    """Put rows of the `items` query on their shelves; how many of the checkpoints are still stored as they were."""
+    unchanged = 0
+    for row in rows:
+        at, seq, _, _, data = row
+        if at >= 0:
+            shelves[at].fetched[seq] = row
+            shelves[at].weight += len(data)
+        else:
+            unchanged += data == checkpoints[seq].sealed_slots
+    return unchanged
+
+
 class Look:
     """Reads the channel values of some checkpoints, each item once, and none that is known.
 
@@ -254,15 +267,9 @@ class Look:
             return
         text = json.dumps([[*key[:2], escape(key[2]), first, last] for key, first, last in ranges])
         shelves = [self._shelves[key] for key, _, _ in ranges]
-        unchanged = 0
         places = json.dumps([one.address for one in checkpoints])
-        for row in await tx.fetch("items", ranges=text, checkpoints=places):
-            at, seq, _, _, data = row
-            if at >= 0:
-                shelves[at].fetched[seq] = row
-                shelves[at].weight += len(data)
-            else:
-                unchanged += data == checkpoints[seq].sealed_slots
+        rows = await tx.fetch("items", ranges=text, checkpoints=places)
+        unchanged = await tx.compute(lambda: 100 * len(rows), partial(_put_away, rows, shelves, checkpoints))
         if unchanged != len(checkpoints):
             raise ItemLost("a checkpoint was removed or replaced while it was read")
 

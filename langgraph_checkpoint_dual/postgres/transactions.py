@@ -23,9 +23,17 @@ from langgraph_checkpoint_dual.core.tx import Row, TableGone, Tx, stored
 from langgraph_checkpoint_dual.errors import CheckpointerError, ConfigError
 from langgraph_checkpoint_dual.hopping import INLINE_WEIGHT
 from langgraph_checkpoint_dual.postgres.arrays import register
-from langgraph_checkpoint_dual.postgres.copying import COPY_ITEMS, in_slices, is_large, pieces
 from langgraph_checkpoint_dual.postgres.direct import is_free, rows_of, run
 from langgraph_checkpoint_dual.postgres.faults import interrupts, refuses_transactions
+from langgraph_checkpoint_dual.postgres.pieces import (
+    COPY_ITEMS,
+    SLICE,
+    are_pieces,
+    copied,
+    in_slices,
+    is_large,
+    joined,
+)
 from langgraph_checkpoint_dual.postgres.sessions import STATEMENT_MODE, loop_transaction, nested, transaction
 from langgraph_checkpoint_dual.postgres.statements import (
     Addition,
@@ -58,7 +66,8 @@ class BlockingTx:
     async def fetch(self, query: str, /, **args: Any) -> list[Row]:
         with _noticing_gone(query), self.conn.cursor(binary=True, row_factory=tuple_row) as cursor:
             cursor.execute(self._dialect[query], _given(query, args), prepare=self._prepare)
-            return cursor.fetchall()
+            rows = cursor.fetchall()
+        return joined(rows) if are_pieces(query, rows) else rows
 
     async def execute(self, query: str, /, **args: Any) -> None:
         with _noticing_gone(query), self.conn.cursor() as cursor:
@@ -122,7 +131,14 @@ class LoopTx:
         with _noticing_gone(query):
             async with self.conn.cursor(binary=True, row_factory=tuple_row) as cursor:
                 await cursor.execute(self._dialect[query], _given(query, args), prepare=self._prepare)
-                return await cursor.fetchall()
+                rows = await cursor.fetchmany(SLICE)
+                in_pieces = are_pieces(query, rows)
+                while len(rows) < cursor.rowcount:
+                    await asyncio.sleep(0)
+                    more = await cursor.fetchmany(SLICE)
+                    in_pieces = in_pieces or are_pieces(query, more)
+                    rows += more
+        return await asyncio.to_thread(joined, rows) if in_pieces else rows
 
     async def execute(self, query: str, /, **args: Any) -> None:
         with _noticing_gone(query):
@@ -250,7 +266,7 @@ async def _store_in_pieces(tx: BlockingTx | LoopTx, put: Put) -> Outcome | Excep
     async def insert(_: Tx) -> Outcome:
         [outcome] = statement.outcomes(await tx.store(statement))
         if outcome is Outcome.STORED:
-            await tx.copy(COPY_ITEMS, pieces(put.items, tx.conn.info.encoding))
+            await tx.copy(COPY_ITEMS, copied(put.items, tx.conn.info.encoding))
             for words in in_slices(put.words):
                 await tx.load("load_search", words)
         return outcome

@@ -1,17 +1,22 @@
-"""Items as the binary form of COPY, in pieces: how much of them goes to the server at once.
+"""Large data on its way to the server and back, in pieces: between two of them an event loop has its turn.
 
-libpq moves all that it has yet to send with every part that it gets rid of, and a statement goes to it whole. So of a
-large addition, whose time is that of its bytes, the items follow the statement that stores the checkpoint, in one
-transaction with it. Between two pieces an event loop has its turn.
+To the server: libpq moves all that it has yet to send with every part that it gets rid of, and a statement goes to it
+whole. So of a large addition, whose time is that of its bytes, the items follow the statement that stores the
+checkpoint, in one transaction with it, as the binary form of COPY.
+
+Back: what is larger than a piece comes as several rows, of which only the last column differs (`piece` in queries.sql).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
 from struct import Struct
 from typing import TypeGuard
 
 from langgraph_checkpoint_dual.core.rows import ItemRow, Put, PutWrites, SearchRow, size_of
+from langgraph_checkpoint_dual.core.tx import Row
 
 COPY_ITEMS = (
     "ddl COPY {items} (thread_id, checkpoint_ns, channel, seq, added_at, checksum, tag, data)"
@@ -19,7 +24,10 @@ COPY_ITEMS = (
 )
 LARGE = 1_000_000
 """From how many bytes on an addition goes in pieces: fewer are quicker in one statement."""
-_PIECE = 131_072
+PIECE = 131_072
+"""How many bytes go at once. The queries know it too."""
+SLICE = 32
+"""How many rows of a result are made objects of at once."""
 _ROWS = 256
 _OPENING = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _END = b"\xff\xff"
@@ -34,7 +42,7 @@ def is_large(addition: Put | PutWrites) -> TypeGuard[Put]:
     return isinstance(addition, Put) and size_of(addition) >= LARGE
 
 
-def pieces(items: Iterable[ItemRow], encoding: str) -> Iterator[bytes]:
+def copied(items: Iterable[ItemRow], encoding: str) -> Iterator[bytes]:
     """What COPY takes, in pieces of a bounded size.
 
     Args:
@@ -44,14 +52,14 @@ def pieces(items: Iterable[ItemRow], encoding: str) -> Iterator[bytes]:
     size = 0
     for item in items:
         held.append(_head(item, encoding))
-        if len(item.data) < _PIECE:
+        if len(item.data) < PIECE:
             held.append(item.data)
             size += len(item.data)
         else:
             yield b"".join(held)
-            yield from (item.data[at : at + _PIECE] for at in range(0, len(item.data), _PIECE))
+            yield from (item.data[at : at + PIECE] for at in range(0, len(item.data), PIECE))
             held, size = [], 0
-        if size >= _PIECE or len(held) >= 2 * _ROWS:
+        if size >= PIECE or len(held) >= 2 * _ROWS:
             yield b"".join(held)
             held, size = [], 0
     yield b"".join([*held, _END])
@@ -72,3 +80,21 @@ def _head(item: ItemRow, encoding: str) -> bytes:
 def in_slices(words: Sequence[SearchRow]) -> Iterator[Sequence[SearchRow]]:
     """Words in slices that are a piece each."""
     return (words[at : at + _ROWS] for at in range(0, len(words), _ROWS))
+
+
+def are_pieces(query: str, rows: Sequence[Row]) -> bool:
+    """Whether some of these rows are to be `joined`."""
+    return query in _IN_PIECES and PIECE in map(len, map(_DATA, rows))
+
+
+def joined(rows: Iterable[Row]) -> list[Row]:
+    """The rows of a query, those that are the pieces of one as one."""
+    return [_joined(key, list(map(_DATA, several))) for key, several in groupby(rows, _KEY)]
+
+
+def _joined(key: Row, parts: Sequence[bytes]) -> Row:
+    return (*key, parts[0] if len(parts) == 1 else b"".join(parts))
+
+
+_IN_PIECES = ("items", "rows_of_items")
+_KEY, _DATA = itemgetter(slice(-1)), itemgetter(-1)
