@@ -11,12 +11,11 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
     asynccontextmanager,
-    contextmanager,
     nullcontext,
     suppress,
 )
@@ -107,27 +106,46 @@ class _Sessions:
             self.prepare = False
             _log.info("a pooler lies between: prepared statements are not used")
 
-    @contextmanager
     def _judged(
         self, conn: Connection[Any] | AsyncConnection[Any], *, replaceable: bool, patient: bool
-    ) -> Iterator[None]:
+    ) -> AbstractContextManager[None]:
         """Tell failures of the session from other errors; who is patient waits for as long as the server likes."""
-        knew = self.single_statements
+        return _Judged(self, conn, replaceable=replaceable, patient=patient)
+
+
+class _Judged(Watched):
+    """A use of a connection, whose errors are those of the session or others. Not a generator: see `use`."""
+
+    __slots__ = ("_knew", "_replaceable", "_sessions")
+
+    def __init__(
+        self, sessions: _Sessions, conn: Connection[Any] | AsyncConnection[Any], *, replaceable: bool, patient: bool
+    ) -> None:
+        super().__init__(conn, None if patient else sessions.limits.response_timeout)
+        self._sessions, self._replaceable, self._knew = sessions, replaceable, sessions.single_statements
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
-            with Watched(conn, None if patient else self.limits.response_timeout):
-                yield
-        except Error as exc:
-            if (outside := hidden_by(exc)) is not None:
-                raise outside from None
-            if isinstance(exc, NoAnswer):
-                self._proven = WeakSet()
-            if refuses_transactions(exc):
-                if knew:
-                    raise CheckpointerError(STATEMENT_MODE) from exc
-                self.single_statements = True
-            elif not interrupts(exc, conn):
-                raise
-            raise interruption(exc, conn, replaceable=replaceable) from exc
+            super().__exit__(kind, error, trace)
+        except NoAnswer as exc:
+            self._sessions._proven = WeakSet()
+            self._judge(exc)
+            raise
+        if isinstance(error, Error):
+            self._judge(error)
+
+    def _judge(self, error: Error) -> None:
+        if (outside := hidden_by(error)) is not None:
+            raise outside from None
+        if refuses_transactions(error):
+            if self._knew:
+                raise CheckpointerError(STATEMENT_MODE) from error
+            self._sessions.single_statements = True
+        elif not interrupts(error, self.conn):
+            return
+        raise interruption(error, self.conn, replaceable=self._replaceable) from error
 
 
 class BlockingSessions(_Sessions):
@@ -231,11 +249,13 @@ class BlockingSessions(_Sessions):
 
     def _take(self, pool: ConnectionPool[Connection[Any]], attempts: Attempts) -> Connection[Any]:
         while True:
+            begun = time.perf_counter()
             try:
-                with _timed():
-                    conn = self._wait(pool, attempts)
+                conn = self._wait(pool, attempts)
             except _POOL_FAILURES as exc:
                 raise _explained(exc) from exc
+            finally:
+                observing.waited(time.perf_counter() - begun)
             good = False
             try:
                 good = is_alive(conn) and (not self._suspects(conn) or self._answers(conn))
@@ -310,11 +330,13 @@ class LoopSessions(_Sessions):
 
     async def _take(self, pool: AsyncConnectionPool[AsyncConnection[Any]], attempts: Attempts) -> AsyncConnection[Any]:
         while True:
+            begun = time.perf_counter()
             try:
-                with _timed():
-                    conn = await self._wait(pool, attempts)
+                conn = await self._wait(pool, attempts)
             except _POOL_FAILURES as exc:
                 raise _explained(exc) from exc
+            finally:
+                observing.waited(time.perf_counter() - begun)
             good = False
             try:
                 good = is_alive(conn) and (not self._suspects(conn) or await self._answers(conn))
@@ -354,15 +376,6 @@ async def _end_open(conn: AsyncConnection[Any]) -> None:
         await conn.rollback()
 
 
-@contextmanager
-def _timed() -> Iterator[None]:
-    begun = time.perf_counter()
-    try:
-        yield
-    finally:
-        observing.waited(time.perf_counter() - begun)
-
-
 _INHERITED: list[SyncConn] = []
 
 
@@ -384,12 +397,15 @@ def _explained(failure: OperationalError) -> CheckpointerError:
     return BusyError(_BUSY.format(failure))
 
 
+_NOTHING: nullcontext[None] = nullcontext()
+
+
 def _transaction_of(conn: Connection[Any]) -> AbstractContextManager[Any]:
-    return nullcontext() if conn.autocommit else transaction(conn)
+    return _NOTHING if conn.autocommit else transaction(conn)
 
 
 def _loop_transaction_of(conn: AsyncConnection[Any]) -> AbstractAsyncContextManager[Any]:
-    return nullcontext() if conn.autocommit else loop_transaction(conn)
+    return _NOTHING if conn.autocommit else loop_transaction(conn)
 
 
 def nested(conn: Connection[Any]) -> AbstractContextManager[Any]:
