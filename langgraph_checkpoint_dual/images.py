@@ -90,13 +90,13 @@ def images(values: Sequence[Any], expected: Sequence[object]) -> list[bytes | No
     for start in range(0, known, AT_ONCE):
         stop = min(start + AT_ONCE, known)
         some, before = values[start:stop], expected[start:stop]
-        found += before if _are(some, before) else map(image, some)
+        found += before if have_images(some, before) else map(image, some)
     found += map(image, values[known:])
     return found
 
 
-def _are(values: Sequence[Any], expected: Sequence[Any]) -> bool:
-    """Whether these are the images of the values, all of which are messages, or plain values."""
+def have_images(values: Sequence[Any], expected: Sequence[Any]) -> bool:
+    """Whether these are the images of just as many values, which are all messages, or all plain; found out at once."""
     try:
         is_chat = type(values[0]) in _NUMBERS
         data = _chat(values) if is_chat else _pack(values, None, _STRICT)
@@ -152,19 +152,18 @@ def _holds_buffers(value: Any) -> bool:
 _BUFFERS = frozenset((bytes, bytearray, memoryview))
 
 
-def faithful(value: Any) -> bool:
-    """Whether `revive(image(value))` is exactly what storing and loading `value` gives.
+def faithful(value: Any, image: bytes | None) -> bool:
+    """Whether `revive(image)` is exactly what storing and loading `value`, which has this image, gives.
 
     True for plain values, and for messages that would pass validation unchanged.
     """
-    data = image(value)
-    if data is None:
+    if image is None:
         return False
     shape = BY_CLASS.get(type(value))
     if shape is not None and not shape.fits(value.__dict__):
         return False
     try:
-        revive(data)
+        revive(image)
     except ValueError:  # an extension value, which has no image of its own
         return False
     return True

@@ -38,7 +38,7 @@ def thread_key(thread_id: object) -> str:
     Raises:
         ConfigError: if it is missing, empty or of another type.
     """
-    if isinstance(thread_id, (int, UUID)) and not isinstance(thread_id, bool):
+    if not isinstance(thread_id, str) and isinstance(thread_id, (int, UUID)) and not isinstance(thread_id, bool):
         thread_id = str(thread_id)
     if not isinstance(thread_id, str) or not thread_id:
         raise ConfigError(f"thread_id must be a non-empty str, an int or a UUID, not {thread_id!r}")

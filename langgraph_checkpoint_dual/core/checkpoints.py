@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from itertools import count
@@ -149,9 +149,11 @@ def sealed_body(
 def _encoded(serde: SerializerProtocol, body: list[Any]) -> bytes:
     """As `values.encode`, which goes through all versions if a number among them looks like the tag of a buffer."""
     rest, versions, *_ = body
-    if values.is_direct(serde) and _SHORT.issuperset(map(type, versions)) and all(map(_holds_nothing, rest.values())):
-        with suppress(TypeError):
+    if _SHORT.issuperset(map(type, versions)) and all(map(_holds_nothing, rest.values())) and values.is_direct(serde):
+        try:
             return values.typed("msgpack", ormsgpack.packb(body, None, PACK))
+        except TypeError:
+            pass
     return values.encode(serde, body)
 
 
@@ -279,21 +281,30 @@ def _place_of_write(row: Row) -> int:
 
 def _shortened(checkpoint: Mapping[str, Any]) -> list[Any]:
     """`[the rest, the versions, channel_versions, versions_seen]`, the latter two by place in the versions."""
-    rest = {key: value for key, value in checkpoint.items() if key not in _ELSEWHERE}
-    places: defaultdict[Any, int] = defaultdict(count().__next__)
-    channels, nodes = _by_place(checkpoint, places.__getitem__)
+    rest = dict(checkpoint)
+    for name in _ELSEWHERE:
+        rest.pop(name, None)
+    places: dict[Any, int] = defaultdict(count().__next__)
+    by_place = _by_place(checkpoint, places)
     if _TEXTS.issuperset(map(type, places)):
-        return [rest, list(map(_short, places)), channels, nodes]
-    places = defaultdict(count().__next__)  # 1 and 1.0 are two versions
-    channels, nodes = _by_place(checkpoint, lambda version: places[type(version), version])
-    return [rest, [_short(version) for _, version in places], channels, nodes]
+        return [rest, list(map(_short, places)), *by_place]
+    places = _PlacesByType()
+    by_place = _by_place(checkpoint, places)
+    return [rest, [_short(version) for _, version in places], *by_place]
 
 
-def _by_place(checkpoint: Mapping[str, Any], place: Callable[[Any], int]) -> tuple[Any, Any]:
+class _PlacesByType(dict[Any, int]):
+    """The places of versions of which some are numbers: 1 and 1.0 are two."""
+
+    def __getitem__(self, version: Any) -> int:
+        return self.setdefault((type(version), version), len(self))
+
+
+def _by_place(checkpoint: Mapping[str, Any], places: Mapping[Any, int]) -> tuple[Any, Any]:
     channels, seen = checkpoint.get("channel_versions"), checkpoint.get("versions_seen")
     return (
-        channels and dict(zip(channels, map(place, channels.values()), strict=True)),
-        seen and {node: dict(zip(at, map(place, at.values()), strict=True)) for node, at in seen.items()},
+        channels and {name: places[version] for name, version in channels.items()},
+        seen and {node: at and {name: places[version] for name, version in at.items()} for node, at in seen.items()},
     )
 
 

@@ -21,7 +21,7 @@ The contract:
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial
 from hashlib import blake2b
 from itertools import accumulate, chain, pairwise
@@ -35,7 +35,17 @@ from typing_extensions import TypeIs
 
 from langgraph_checkpoint_dual.core.tags import id_hash_of
 from langgraph_checkpoint_dual.errors import DecodeError
-from langgraph_checkpoint_dual.images import AT_ONCE, Block, faithful, image, images, revive, revive_all, stored_form
+from langgraph_checkpoint_dual.images import (
+    AT_ONCE,
+    Block,
+    faithful,
+    have_images,
+    image,
+    images,
+    revive,
+    revive_all,
+    stored_form,
+)
 
 WHOLE, LIST, DICT = 0, 1, 2
 INLINE_BYTES = 160
@@ -87,20 +97,19 @@ Slot: TypeAlias = Inline | Manifest
 class Loose:
     """The marks of elements that follow one another, any of them, where a `Block` cannot have them. Never changed."""
 
-    __slots__ = ("marks",)
+    __slots__ = ("marks", "weight")
 
     def __init__(self, marks: tuple[Mark, ...]) -> None:
         self.marks = marks
-
-    @property
-    def weight(self) -> int:
+        longer = 0 if are_images(marks) else sum([len(mark[0]) for mark in marks if not is_image(mark)])
+        self.weight = 100 + 48 * len(marks) + sum(map(len, marks)) + longer
         """About the bytes of memory that they take."""
-        longer = [len(mark[0]) for mark in self.marks if not is_image(mark)] if not are_images(self.marks) else ()
-        return 100 + 48 * len(self.marks) + sum(map(len, self.marks)) + sum(longer)
 
     def holds(self, values: Sequence[Any]) -> bool:
         """Whether these are the images of these values."""
-        return tuple(images(values, self.marks)) == self.marks
+        if len(values) != len(self.marks):
+            return False
+        return have_images(values, self.marks) or tuple(map(image, values)) == self.marks
 
     def find(self, mark: Mark) -> int | None:
         """The place of the first element with this mark; `None` if there is none."""
@@ -123,8 +132,9 @@ def size_of(group: Group) -> int:
 def grouped(kept: Sequence[Group], marks: Sequence[Mark]) -> tuple[Group, ...]:
     """These groups, and after them these marks in groups."""
     groups = list(kept)
-    if groups and marks and size_of(groups[-1]) < AT_ONCE:
-        marks = (*marks_of([groups.pop()]), *marks)
+    if groups and marks and isinstance(last := groups[-1], Loose) and len(last.marks) < AT_ONCE:
+        groups.pop()
+        marks = (*last.marks, *marks)
     return (*groups, *(Loose(tuple(marks[at : at + AT_ONCE])) for at in range(0, len(marks), AT_ONCE)))
 
 
@@ -179,10 +189,7 @@ class Planned(NamedTuple):
 def pack_slots(slots: dict[str, Slot]) -> bytes:
     """The slots of a checkpoint as bytes; numbers are relative to `next`, which keeps them short."""
     return ormsgpack.packb(
-        {
-            channel: slot.data if isinstance(slot, Inline) else [slot.kind, slot.next, slot.check, *_relative(slot)]
-            for channel, slot in slots.items()
-        }
+        {channel: slot.data if isinstance(slot, Inline) else _flat(slot) for channel, slot in slots.items()}
     )
 
 
@@ -192,6 +199,9 @@ def unpack_slots(packed: bytes) -> dict[str, Slot]:
     for channel, slot in ormsgpack.unpackb(packed).items():
         if type(slot) is bytes:
             slots[channel] = _inline((slot,))
+        elif len(slot) == 5:  # one range, as most have
+            kind, upper, check, back, count = slot
+            slots[channel] = Manifest(kind, upper, check, ((upper - back, count),))
         else:
             kind, upper, check, *flat = slot
             ranges = tuple((upper - back, count) for back, count in zip(flat[::2], flat[1::2], strict=True))
@@ -202,10 +212,12 @@ def unpack_slots(packed: bytes) -> dict[str, Slot]:
 _inline: Callable[[tuple[bytes]], Inline] = partial(tuple.__new__, Inline)  # half the time of calling the class
 
 
-def _relative(manifest: Manifest) -> Iterator[int]:
-    for start, count in manifest.ranges:
-        yield manifest.next - start
-        yield count
+def _flat(manifest: Manifest) -> list[int]:
+    kind, upper, check, ranges = manifest
+    found = [kind, upper, check]
+    for start, count in ranges:
+        found += (upper - start, count)
+    return found
 
 
 class Planner:
@@ -278,12 +290,14 @@ class Planner:
 
     def _made(self, part: Any, mark: Mark) -> tuple[Mark, bytes, int | None, bool]:
         """A new item: its mark, its typed bytes, the hash of its id, and whether its image is enough to revive it."""
+        if type(part) in _IMMUTABLE and is_image(mark):
+            return mark, self._encode(part), None, self._trusted
         id_hash = id_hash_of(part)
         if not is_image(mark):
             return mark, mark[0], id_hash, True
-        revivable = self._trusted and faithful(part)
+        revivable = self._trusted and faithful(part, mark)
         typed = (stored_form(mark) if self._direct and revivable else None) or self._encode(part)
-        if type(part) in _IMMUTABLE or image(part) == mark:
+        if image(part) == mark:
             return mark, typed, id_hash, revivable
         # Another thread has changed the part meanwhile: its image proves nothing of what is stored.
         typed = self._encode(part)
@@ -308,7 +322,7 @@ class Planner:
 
     def _typed(self, part: Any) -> bytes:
         mark = image(part) if self._direct else None
-        return (stored_form(mark) if mark is not None and faithful(part) else None) or self._encode(part)
+        return (stored_form(mark) if mark is not None and faithful(part, mark) else None) or self._encode(part)
 
 
 class _Numbering:
@@ -362,9 +376,11 @@ class _Numbering:
     @property
     def scattered(self) -> bool:
         """Whether the value is in so many ranges that storing it again in one is worth it."""
+        many = max(_MANY_RANGES, (self._kept + len(self._seqs)) // 8)
+        if not self.reuses or len(self._kept_ranges) + len(self._seqs) <= many:
+            return False
         new = 1 << (_RANDOM_BITS + 2)  # the new items will have numbers in a row
-        ranges = self._all_ranges(seq if seq >= 0 else new - seq for seq in self._seqs)
-        return self.reuses and len(ranges) > max(_MANY_RANGES, (self._kept + len(self._seqs)) // 8)
+        return len(self._all_ranges(seq if seq >= 0 else new - seq for seq in self._seqs)) > many
 
     def held(self, parts: Sequence[Any]) -> list[bool]:
         """For each group of the base's marks, whether the parts in its place have these images."""
@@ -434,8 +450,11 @@ class _Numbering:
 
     def _all_ranges(self, seqs: Iterable[int]) -> tuple[Range, ...]:
         """The ranges of what is kept, and of these numbers after it."""
-        kept = self._before.ranges if self._before and self._kept else ()
-        return joined((*kept, *_ranges(seqs)))
+        return joined((*self._kept_ranges, *[(seq, 1) for seq in seqs]))
+
+    @property
+    def _kept_ranges(self) -> tuple[Range, ...]:
+        return self._before.ranges if self._before and self._kept else ()
 
 
 def _items_of(base: Stored | None, kind: int) -> Manifest | None:
@@ -565,26 +584,15 @@ def cut(ranges: Iterable[Range], start: int, stop: int) -> list[Range]:
 def joined(ranges: Iterable[Range]) -> tuple[Range, ...]:
     """The same numbers in the same order, in as few ranges as possible."""
     found: list[Range] = []
+    end = None
     for start, count in ranges:
-        if found and start == sum(found[-1]):
-            found[-1] = (found[-1][0], found[-1][1] + count)
+        if start == end:
+            first, held = found[-1]
+            found[-1] = (first, held + count)
         else:
             found.append((start, count))
+        end = start + count
     return tuple(found)
-
-
-def _ranges(seqs: Iterable[int]) -> tuple[Range, ...]:
-    ranges: list[Range] = []
-    first = last = None
-    for seq in seqs:
-        if first is None or last is None or seq != last + 1:
-            if first is not None and last is not None:
-                ranges.append((first, last - first + 1))
-            first = seq
-        last = seq
-    if first is not None and last is not None:
-        ranges.append((first, last - first + 1))
-    return tuple(ranges)
 
 
 def _scalar(value: Any) -> bool:

@@ -21,6 +21,10 @@ from langgraph_checkpoint_dual.core.text import escape
 from langgraph_checkpoint_dual.errors import ConfigError, DecodeError
 
 _MAX_INT_BITS = 1024
+_TEXTS = frozenset((str,))
+_SIMPLE = frozenset((str, bool, type(None)))
+_NUL = "\\u0000"
+"""What NUL is in JSON text."""
 
 
 def merged_metadata(
@@ -43,22 +47,23 @@ def merged_metadata(
 def to_json(metadata: Mapping[str, Any]) -> tuple[str, bool]:
     """Metadata as JSON text for searching, and whether that text says it exactly."""
     if _is_simple(metadata):
-        return _text(metadata), True
+        text = _text(metadata)
+        if text.isascii() and _NUL not in text:
+            return text, True
     plain, exact = _plain(metadata)
     return _text(plain), exact
 
 
 def _is_simple(metadata: Mapping[str, Any]) -> bool:
-    """Whether it is what metadata usually is: texts, whole numbers and dicts of them, all fit for JSON as they are."""
-    for key, value in metadata.items():
+    """Whether it is what metadata usually is: texts, whole numbers and dicts of them, under texts."""
+    if not _TEXTS.issuperset(map(type, metadata)):
+        return False
+    for value in metadata.values():
         kind = type(value)
-        if kind is str:
-            fits = escape(value) is value
-        elif kind is int:
-            fits = abs(value) < 2**63
-        else:
-            fits = _is_simple(value) if kind is dict else value is None or kind is bool
-        if not fits or type(key) is not str or escape(key) is not key:
+        if kind is int:
+            if abs(value) >= 2**63:
+                return False
+        elif kind not in _SIMPLE and not (kind is dict and _is_simple(value)):
             return False
     return True
 

@@ -13,16 +13,19 @@ The contract:
 
 from __future__ import annotations
 
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 from zlib import crc32
 
 from langchain_core.messages import BaseMessage
 
+from langgraph_checkpoint_dual.messages import BY_CLASS
+
 
 def id_hash_of(value: Any) -> int | None:
     """What the tag of an item that holds this value has of its id; `None` if it gets no tag."""
-    if not isinstance(value, BaseMessage):
+    if type(value) not in BY_CLASS and not isinstance(value, BaseMessage):  # which takes long to ask
         return None
     found = value.id
     return hash_of_id(found) if isinstance(found, str) else None
@@ -39,6 +42,7 @@ def tag_in(place: int, id_hash: int | None) -> int | None:
     return None if id_hash is None else place | id_hash
 
 
+@lru_cache(1024)  # most places get items again and again
 def place_of(thread_id: str, checkpoint_ns: str, channel: str) -> int:
     """What all tags of one place have in common. Names are as they are stored."""
     return _of_thread(thread_id) ^ _upper(crc32(_bytes(f"{checkpoint_ns}\0{channel}")))
