@@ -1,7 +1,7 @@
 """Rows as one array a column, and arrays as bytes: psycopg's way looks at each element, which costs more than all else.
 
 The classes of arrays have their type in the database from their class and not from their elements, so that a prepared
-statement is one for all values.
+statement is one for all values. In place of NULL stand the empty text, no bytes, and 0.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from weakref import WeakSet
 from psycopg.abc import AdaptContext
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
-from psycopg.types.numeric import Int8
 
 _HEAD = Struct("!iiIii")
 _EMPTY = Struct("!iiI")
@@ -22,40 +21,45 @@ _SIZE = Struct("!i")
 _NUMBER = Struct("!iq")
 
 
-class Texts(list[str]):
+class Texts(list[str | None]):
     """A `text[]`."""
 
 
-class Blobs(list[bytes]):
+class Blobs(list[bytes | None]):
     """A `bytea[]`."""
 
 
-class Numbers(list[int]):
+class Numbers(list[int | None]):
     """A `bigint[]`."""
 
 
-def texts(values: Sequence[str], encoding: str) -> bytes:
+def texts(values: Sequence[str | None], encoding: str) -> bytes:
     """A `text[]` in binary form."""
-    return blobs([value.encode(encoding) for value in values], encoding, element=25)
+    return _array([(value or "").encode(encoding) for value in values], 25)
 
 
-def blobs(values: Sequence[bytes], encoding: str, *, element: int = 17) -> bytes:
-    """A `bytea[]` in binary form: each element with its length in front."""
+def blobs(values: Sequence[bytes | None], encoding: str) -> bytes:
+    """A `bytea[]` in binary form."""
+    return _array([value or b"" for value in values], 17)
+
+
+def _array(values: Sequence[bytes], element: int) -> bytes:
+    """An array in binary form: each element with its length in front."""
     if not values:
         return _EMPTY.pack(0, 0, element)
     parts = [part for value in values for part in (_SIZE.pack(len(value)), value)]
     return _HEAD.pack(1, 0, element, len(values), 1) + b"".join(parts)
 
 
-def numbers(values: Sequence[int], encoding: str) -> bytes:
+def numbers(values: Sequence[int | None], encoding: str) -> bytes:
     """A `bigint[]` in binary form."""
     if not values:
         return _EMPTY.pack(0, 0, 20)
-    return _HEAD.pack(1, 0, 20, len(values), 1) + b"".join([_NUMBER.pack(8, value) for value in values])
+    return _HEAD.pack(1, 0, 20, len(values), 1) + b"".join([_NUMBER.pack(8, value or 0) for value in values])
 
 
 class _ArrayDumper(Dumper):
-    """An array without NULL in binary form."""
+    """An array in binary form."""
 
     format = Format.BINARY
     packs: ClassVar[Callable[[Any, str], bytes]]
@@ -91,32 +95,6 @@ def register(conn: AdaptContext) -> None:
         _registered.add(conn)
 
 
-def columns(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
-    """Rows as one array a column; empty stands for NULL, and 0 for no tag."""
-    found: list[Any] = list(zip(*rows, strict=True)) if rows else [()] * len(names)
-    return {name: _column(name, values) for name, values in zip(names, found, strict=True)}
-
-
-def scalar(name: str, value: Any) -> Any:
-    """A single value of a column, of the same type in the database whatever it is; empty stands for NULL."""
-    if name in _NUMBERS:
-        return Int8(value)
-    return value or (b"" if name in _BLOBS else "")
-
-
-def _column(name: str, values: Sequence[Any]) -> Texts | Blobs | Numbers:
-    if name in _TAGS:
-        return Numbers([value or 0 for value in values])
-    if name in _NUMBERS:
-        return Numbers(values)
-    if name in _BLOBS:
-        return Blobs([value or b"" for value in values])
-    return Texts([value or "" for value in values])
-
-
-_NUMBERS = {
-    "idx", "item_place", "item_seq", "item_added_at", "item_checksum", "write_place", "at",
-    "word_place", "word_seq", "word_added_at", "seq", "added_at", "checksum", "created_at", "updated_at",
-}  # fmt: skip
-_TAGS = {"item_tag", "tag"}
-_BLOBS = {"checkpoint", "slots", "metadata_exact", "guard_slots", "item_data", "data"}
+def columns(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> dict[str, Sequence[Any]]:
+    """Rows as one sequence a column."""
+    return dict(zip(names, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(names, ())

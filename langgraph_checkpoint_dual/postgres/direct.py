@@ -4,6 +4,7 @@ The contract:
 
 1. Every argument of a statement that is run here has its type in the SQL, as `:name::type` or, if that is an array that
    the planner may look at, `CAST(:name AS type[])`. It goes in binary form; nothing is found out about it at run time.
+   In place of NULL stands what is empty, or 0.
 2. A statement that was run as often as the connection's `prepare_threshold` says is prepared there, which is a round
    trip more, under a name that its text gives it. Somebody else may deallocate it: that run goes without.
 3. Only a connection in autocommit mode, outside of transactions and pipelines, is used so (`is_free`).
@@ -25,10 +26,11 @@ from psycopg.abc import PQGen
 from psycopg.generators import execute
 from psycopg.pq import DiagnosticField, ExecStatus, PipelineStatus, TransactionStatus
 from psycopg.pq.abc import PGresult
+from psycopg.types.numeric import Int8
 
 from langgraph_checkpoint_dual.core.queries import fill
 from langgraph_checkpoint_dual.core.tx import Row
-from langgraph_checkpoint_dual.postgres.arrays import blobs, numbers, texts
+from langgraph_checkpoint_dual.postgres.arrays import Blobs, Numbers, Texts, blobs, numbers, texts
 
 _NUMBER = Struct("!q")
 _ARGUMENT = re.compile(
@@ -52,16 +54,22 @@ class Direct(NamedTuple):
         text: the SQL, with numbers in place of names.
         oids: the types of its arguments.
         packs: for each argument its name, and what makes bytes of it, given the connection's encoding.
+        classes: for each argument its name, and what makes it one whose class tells psycopg its type.
     """
 
     name: bytes
     text: bytes
     oids: list[int]
     packs: list[tuple[str, Callable[[Any, str], bytes]]]
+    classes: list[tuple[str, Callable[[Any], Any]]]
 
     def packed(self, args: Mapping[str, Any], encoding: str) -> list[bytes]:
         """The arguments in binary form."""
         return [pack(args[name], encoding) for name, pack in self.packs]
+
+    def typed(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments for a cursor, where the statement cannot be run here."""
+        return {name: class_(args[name]) for name, class_ in self.classes}
 
 
 def direct(text: str, names: dict[str, str]) -> Direct:
@@ -76,9 +84,9 @@ def direct(text: str, names: dict[str, str]) -> Direct:
 
     made = fill(_ARGUMENT.sub(numbered, text), names).encode()
     types = [_TYPES[kind] for kind in kinds.values()]
-    packs = [(name, pack) for name, (_, pack) in zip(kinds, types, strict=True)]
+    oids, packs, classes = zip(*types, strict=True)
     name = f"dual_{blake2b(made, digest_size=8).hexdigest()}".encode()
-    return Direct(name, made, [oid for oid, _ in types], packs)
+    return Direct(name, made, list(oids), list(zip(kinds, packs, strict=True)), list(zip(kinds, classes, strict=True)))
 
 
 def is_free(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
@@ -144,23 +152,23 @@ def _failure(answer: PGresult) -> bytes | None:
     return answer.error_field(DiagnosticField.SQLSTATE) or b"" if answer.status in _FAILED else None
 
 
-def _text(value: str, encoding: str) -> bytes:
-    return value.encode(encoding)
+def _text(value: str | None, encoding: str) -> bytes:
+    return (value or "").encode(encoding)
 
 
-def _bytes(value: bytes, encoding: str) -> bytes:
-    return value
+def _bytes(value: bytes | None, encoding: str) -> bytes:
+    return value or b""
 
 
 def _number(value: int, encoding: str) -> bytes:
     return _NUMBER.pack(value)
 
 
-_TYPES: dict[str, tuple[int, Callable[[Any, str], bytes]]] = {
-    "text": (25, _text),
-    "bytea": (17, _bytes),
-    "bigint": (20, _number),
-    "text[]": (1009, texts),
-    "bytea[]": (1001, blobs),
-    "bigint[]": (1016, numbers),
+_TYPES: dict[str, tuple[int, Callable[[Any, str], bytes], Callable[[Any], Any]]] = {
+    "text": (25, _text, lambda value: value or ""),
+    "bytea": (17, _bytes, lambda value: value or b""),
+    "bigint": (20, _number, Int8),
+    "text[]": (1009, texts, Texts),
+    "bytea[]": (1001, blobs, Blobs),
+    "bigint[]": (1016, numbers, Numbers),
 }

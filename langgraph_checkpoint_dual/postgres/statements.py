@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from psycopg import errors, sql
 
 from langgraph_checkpoint_dual.core.queries import INDEXES, OPTIONAL_INDEXES, OPTIONAL_TABLES, TABLES, Queries, fill
-from langgraph_checkpoint_dual.core.rows import CheckpointRow, Guard, Named, Outcome, Put, PutWrites
+from langgraph_checkpoint_dual.core.rows import CheckpointRow, Named, Outcome, Put, PutWrites
 from langgraph_checkpoint_dual.core.tx import Row
-from langgraph_checkpoint_dual.postgres.arrays import Texts, columns, scalar
+from langgraph_checkpoint_dual.postgres.arrays import columns
 from langgraph_checkpoint_dual.postgres.direct import Direct, direct
 
 PACKAGE = "langgraph_checkpoint_dual.postgres"
@@ -79,6 +79,10 @@ class Dialect:
             made = self._direct[query] = direct(self._queries[query], self._names)
         return made
 
+    def typed(self, query: str, args: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments of an addition, or of rows to load, for a cursor."""
+        return self.direct(query).typed(args)
+
     def _make(self, query: str) -> str:
         if query.startswith("ddl "):
             return fill(query[4:], self._names)
@@ -114,10 +118,8 @@ def _of_puts(puts: list[tuple[int, Put]]) -> Statement:
         return _of_put(*puts[0])
     puts.sort(key=lambda entry: entry[1].row[:3])
     items = [(place, *item[2:]) for place, (_, put) in enumerate(puts, 1) for item in put.items]
-    args = columns(CheckpointRow._fields, [put.row for _, put in puts])
+    args = columns(_PUT_COLUMNS, [_row_of(put) for _, put in puts])
     args.update(columns(_ITEM_COLUMNS, items))
-    args.update(columns(_THREAD_COLUMNS, [put.thread[1:] if put.thread else _NO_THREAD for _, put in puts]))
-    args.update(_guards([put.guard for _, put in puts]))
     words = [(place, *row[2:]) for place, (_, put) in enumerate(puts, 1) for row in put.words]
     if words:
         args.update(columns(_WORD_COLUMNS, words))
@@ -125,26 +127,24 @@ def _of_puts(puts: list[tuple[int, Put]]) -> Statement:
 
 
 def _of_put(at: int, put: Put) -> Statement:
-    args = _scalars(CheckpointRow._fields, put.row)
-    args.update(_scalars(_THREAD_COLUMNS, put.thread[1:] if put.thread else _NO_THREAD))
-    args.update(_scalars(_GUARD_COLUMNS, put.guard or _NO_GUARD))
+    args: dict[str, Any] = dict(zip(_PUT_COLUMNS, _row_of(put), strict=True))
     if not put.items:
         return Statement("put_one", args, [at])
     args.update(columns(_ITEM_COLUMNS[1:], [item[2:] for item in put.items]))
     return Statement("put_one_with_items", args, [at])
 
 
+def _row_of(put: Put) -> tuple[Any, ...]:
+    """All of a put but its items and words, as `_PUT_COLUMNS` name it."""
+    return (*put.row, *(put.thread[1:] if put.thread else _NO_THREAD), *(put.guard or _NO_GUARD))
+
+
 def _of_task(at: int, one: PutWrites) -> Statement:
     first = one.rows[0]
     args: dict[str, Any] = columns(_VALUE_COLUMNS, [(row.idx, row.channel, row.data) for row in one.rows])
     args.update(thread_id=first.thread_id, task_id=first.task_id, task_path=first.task_path)
-    args.update(_scalars(_GUARD_COLUMNS, (first.checkpoint_ns, first.checkpoint_id, b"")))
+    args.update(zip(_GUARD_COLUMNS, one.guard, strict=True))
     return Statement("replace_writes_of_one" if one.replace else "put_writes_of_one", args, [at])
-
-
-def _scalars(names: Sequence[str], row: tuple[Any, ...]) -> dict[str, Any]:
-    """A row as single arguments, each of the one type that the statement was prepared for; empty stands for NULL."""
-    return {name: scalar(name, value) for name, value in zip(names, row, strict=True)}
 
 
 def _of_writes(writes: list[tuple[int, PutWrites]]) -> Statement:
@@ -157,13 +157,8 @@ def _of_writes(writes: list[tuple[int, PutWrites]]) -> Statement:
         for row in one.rows
     ]
     args = columns(_WRITE_COLUMNS, rows)
-    args["thread_id"] = Texts([one.thread_id for _, one in writes])
-    args.update(_guards([one.guard for _, one in writes]))
+    args.update(columns(("thread_id", *_GUARD_COLUMNS), [(one.thread_id, *one.guard) for _, one in writes]))
     return Statement("replace_writes" if writes[0][1].replace else "put_writes", args, [at for at, _ in writes])
-
-
-def _guards(guards: Sequence[Guard | None]) -> dict[str, Any]:
-    return columns(_GUARD_COLUMNS, [guard or _NO_GUARD for guard in guards])
 
 
 def of_rows(rows: Sequence[Named]) -> dict[str, Any]:
@@ -171,11 +166,11 @@ def of_rows(rows: Sequence[Named]) -> dict[str, Any]:
     return columns(rows[0]._fields, rows)
 
 
-_ITEM_COLUMNS = ("item_place", "item_channel", "item_seq", "item_added_at", "item_checksum", "item_tag", "item_data")
 _GUARD_COLUMNS = ("guard_ns", "guard_id", "guard_slots")
+_PUT_COLUMNS = (*CheckpointRow._fields, "at", "user_id", "title", "run_metadata", *_GUARD_COLUMNS)
+_ITEM_COLUMNS = ("item_place", "item_channel", "item_seq", "item_added_at", "item_checksum", "item_tag", "item_data")
 _VALUE_COLUMNS = ("idx", "channel", "data")
 _WORD_COLUMNS = ("word_place", "word_channel", "word_seq", "word_added_at", "words")
 _WRITE_COLUMNS = ("write_place", "task_id", "idx", "task_path", "channel", "data")
-_THREAD_COLUMNS = ("at", "user_id", "title", "run_metadata")
 _NO_GUARD = ("", "", b"")
 _NO_THREAD = (0, None, None, "{}")

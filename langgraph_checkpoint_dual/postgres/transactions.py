@@ -75,7 +75,7 @@ class BlockingTx:
 
     async def load(self, query: str, rows: Sequence[Named], /) -> None:
         if rows:
-            await self.execute(query, **of_rows(rows))
+            await self.execute(query, **self._dialect.typed(query, of_rows(rows)))
 
     async def insert(self, addition: Put | PutWrites) -> Outcome:
         return settled((await store_all(self, [addition]))[0])
@@ -114,7 +114,8 @@ class BlockingTx:
     async def store(self, statement: Statement) -> list[Row]:
         """Run a statement as a part of whatever transaction there is."""
         with self.conn.cursor(binary=True, row_factory=tuple_row) as cursor:
-            cursor.execute(self._dialect[statement.query], statement.args, prepare=self._prepare)
+            args = self._dialect.typed(statement.query, statement.args)
+            cursor.execute(self._dialect[statement.query], args, prepare=self._prepare)
             return cursor.fetchall()
 
 
@@ -147,7 +148,7 @@ class LoopTx:
 
     async def load(self, query: str, rows: Sequence[Named], /) -> None:
         if rows:
-            await self.execute(query, **of_rows(rows))
+            await self.execute(query, **self._dialect.typed(query, of_rows(rows)))
 
     async def insert(self, addition: Put | PutWrites) -> Outcome:
         return settled((await store_all(self, [addition]))[0])
@@ -187,7 +188,8 @@ class LoopTx:
     async def store(self, statement: Statement) -> list[Row]:
         """Run a statement as a part of whatever transaction there is."""
         async with self.conn.cursor(binary=True, row_factory=tuple_row) as cursor:
-            await cursor.execute(self._dialect[statement.query], statement.args, prepare=self._prepare)
+            args = self._dialect.typed(statement.query, statement.args)
+            await cursor.execute(self._dialect[statement.query], args, prepare=self._prepare)
             return await cursor.fetchall()
 
 
@@ -293,7 +295,7 @@ class ScriptTx:
 
     async def load(self, query: str, rows: Sequence[Named], /) -> None:
         if rows:
-            await self.execute(query, **of_rows(rows))
+            await self.execute(query, **self._dialect.typed(query, of_rows(rows)))
 
     async def insert(self, addition: Put | PutWrites) -> Outcome:
         raise CheckpointerError(STATEMENT_MODE)
