@@ -8,7 +8,7 @@ from uuid import UUID
 
 from langchain_core.runnables import RunnableConfig
 
-from langgraph_checkpoint_dual.core.text import escape, unescape
+from langgraph_checkpoint_dual.core.text import escape, shown
 from langgraph_checkpoint_dual.errors import ConfigError
 
 T = TypeVar("T")
@@ -28,8 +28,8 @@ class Address(NamedTuple):
 
     @property
     def where(self) -> dict[str, Any]:
-        """The address as its user knows it, for error texts."""
-        return {key: unescape(value) for key, value in self._asdict().items() if value is not None}
+        """The address as its user knows it, for error texts: also of a damaged row, whose ids may be of any type."""
+        return {key: shown(value) for key, value in self._asdict().items() if value is not None}
 
 
 def thread_key(thread_id: object) -> str:

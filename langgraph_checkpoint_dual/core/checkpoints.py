@@ -24,7 +24,7 @@ from langgraph_checkpoint_dual.core.address import Address, config_of, text_key
 from langgraph_checkpoint_dual.core.items import Inline, Slot, pack_slots, unpack_slots
 from langgraph_checkpoint_dual.core.metadata import from_json, text_checksum, text_of, to_json
 from langgraph_checkpoint_dual.core.rows import CheckpointRow, WriteRow
-from langgraph_checkpoint_dual.core.text import escape, unescape
+from langgraph_checkpoint_dual.core.text import check_texts, escape, shown, unescape
 from langgraph_checkpoint_dual.core.tx import Row
 from langgraph_checkpoint_dual.errors import ConfigError, DecodeError
 from langgraph_checkpoint_dual.wire import PACK
@@ -170,11 +170,12 @@ def loaded(serde: SerializerProtocol, row: Row, write_rows: list[Row]) -> Loaded
     """
     address, parent_id, packed = Address(*row[1:4]), row[4], row[9]
     try:
+        check_texts(*address)
         body, slots, meta = row[8].read(serde) if isinstance(row[8], Foreign) else _read(serde, row)
         writes = pending_writes(serde, write_rows)
         if not isinstance(body.get("v", 1), int):
             raise DecodeError(f"the stored checkpoint is damaged: its format is {body['v']!r}")
-        return Loaded(address, parent_id, cast(Checkpoint, body), slots, bytes(packed), meta, writes)
+        return Loaded(address, parent_id, cast(Checkpoint, body), slots, packed, meta, writes)
     except DecodeError as exc:
         raise exc.at(**address.where) from exc
     except (ValueError, TypeError, KeyError, IndexError, AttributeError) as exc:
@@ -197,11 +198,18 @@ def _read(serde: SerializerProtocol, row: Row) -> tuple[dict[str, Any], dict[str
 
 
 def slots_of(checkpoint_id: str, sealed: bytes, among: Iterable[str] = ()) -> dict[str, Slot]:
-    """The slots of a checkpoint's row, by channel; quickly none of them if it has none of the channels `among`."""
+    """The slots of a checkpoint's row, by channel; quickly none of them if it has none of the channels `among`.
+
+    Raises:
+        DecodeError: if they, or the id, are damaged.
+    """
     packed = values.unseal(sealed, values.place("slots", checkpoint_id))
     if among and not any(map(packed.__contains__, _needles(tuple(among)))):
         return {}
-    return {unescape(channel): slot for channel, slot in unpack_slots(packed).items()}
+    try:
+        return {unescape(channel): slot for channel, slot in unpack_slots(packed).items()}
+    except (ValueError, TypeError, AttributeError) as exc:
+        raise DecodeError(f"the stored list of channel values is damaged: {exc}") from exc
 
 
 def may_have(found: Sequence[Row], channels: Iterable[str]) -> list[bool]:
@@ -246,7 +254,8 @@ def pending_writes(serde: SerializerProtocol, rows: list[Row]) -> list[PendingWr
 def in_order(rows: list[Row]) -> list[Row]:
     """The rows of one checkpoint's pending writes, in `writes_sort_key` order."""
     if len(rows) > 1:
-        rows = sorted(rows, key=lambda row: writes_sort_key(unescape(row[5]), unescape(row[4]), row[7]))
+        with suppress(DecodeError, TypeError):  # which one is damaged is told where it is decoded
+            return sorted(rows, key=lambda row: writes_sort_key(unescape(row[5]), unescape(row[4]), row[7]))
     return rows
 
 
@@ -254,7 +263,7 @@ def writes_of(serde: SerializerProtocol, rows: Sequence[Row]) -> list[PendingWri
     """The writes in these rows.
 
     Raises:
-        DecodeError: if one of them is damaged; it says which task and channel.
+        DecodeError: if one of them is damaged; it says of which checkpoint, task and channel.
     """
     with suppress(DecodeError):
         sealed = [row[8] for row in rows]
@@ -262,11 +271,10 @@ def writes_of(serde: SerializerProtocol, rows: Sequence[Row]) -> list[PendingWri
         return [(unescape(row[4]), unescape(row[6]), value) for row, value in zip(rows, decoded, strict=True)]
     found: list[PendingWrite] = []
     for row in rows:  # one by one, to say where
-        task, channel = unescape(row[4]), unescape(row[6])
         try:
-            found.append((task, channel, values.decode(serde, _typed_write(row))))
+            found.append((unescape(row[4]), unescape(row[6]), values.decode(serde, _typed_write(row))))
         except DecodeError as exc:
-            raise exc.at(task_id=task, channel=channel) from exc
+            raise exc.at(**Address(*row[1:4]).where, task_id=shown(row[4]), channel=shown(row[6])) from exc
     return found
 
 

@@ -67,7 +67,7 @@ class Listing:
             return []
         found, self._look, last = await unless_lost(lambda: db.read(partial(self._fetch, size)))
         if found:
-            self._where["after"] = dict(zip(("after_id", "after_thread", "after_ns"), last, strict=True))
+            self._where["after"] = {"after_id": last[3], "after_thread": last[1], "after_ns": last[2]}
         if self._left is not None:
             self._left = self._left - len(found) if len(found) == size else 0
         observing.read(self._look.weight)
@@ -80,7 +80,7 @@ class Listing:
         found = await self._store.load_page(tx, rows)
         look = Look({})
         await look.fetch(tx, [one for one in found if isinstance(one, Loaded)])
-        return found, look, min(map(newness, rows), default=())
+        return found, look, min(rows, key=newness, default=())
 
     async def tuple(self, db: Database, checkpoint: Loaded | DecodeError) -> CheckpointTuple | None:
         """A checkpoint of the page with its values; `None` if it was deleted since, or is damaged and so reported.

@@ -203,7 +203,7 @@ class _Shelf:
         if found is None:
             raise ItemLost(f"item {seq} of the stored value is missing")
         _, _, added_at, checksum, typed = found
-        if values.item_checksum(typed, self._start, seq, added_at) != checksum:
+        if not values.is_item(checksum, typed, self._start, seq, added_at):
             raise DecodeError(f"item {seq} of the stored value {values.unfit(checksum)}")
         return bytes(typed)
 

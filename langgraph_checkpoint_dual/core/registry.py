@@ -22,7 +22,7 @@ from langgraph_checkpoint_dual.core.cursors import cursor_of, place_of
 from langgraph_checkpoint_dual.core.metadata import filter_args, to_json
 from langgraph_checkpoint_dual.core.queries import Conditions, fetch_where
 from langgraph_checkpoint_dual.core.rows import ThreadRow
-from langgraph_checkpoint_dual.core.text import escape, unescape
+from langgraph_checkpoint_dual.core.text import escape, shown, unescape
 from langgraph_checkpoint_dual.core.times import micros, now, utc
 from langgraph_checkpoint_dual.core.tx import Database, Row, Tx
 from langgraph_checkpoint_dual.errors import ConfigError, DecodeError, ThreadNotFoundError
@@ -201,7 +201,10 @@ async def threads_current(db: Database, user_id: str, agent: str) -> str | None:
         return await tx.fetch("current_thread", **args)
 
     found = await db.read(look)
-    return unescape(found[0][0]) if found else None
+    try:
+        return unescape(found[0][0]) if found else None
+    except DecodeError as exc:
+        raise exc.at(user_id=unescape(args["user_id"]), agent=unescape(args["agent"])) from exc
 
 
 async def threads_set_current(db: Database, user_id: str, thread_id: str | None, agent: str) -> None:
@@ -219,7 +222,12 @@ async def threads_set_current(db: Database, user_id: str, thread_id: str | None,
 
 async def _page(db: Database, where: Conditions, order: str, limit: int) -> list[Row]:
     rows = await db.read(partial(fetch_where, query=f"threads by {order}", where=where, limit=limit))
-    return sorted(rows, key=lambda row: (row[_TIMES[order]], row[0]), reverse=True)
+    try:
+        return sorted(rows, key=lambda row: (row[_TIMES[order]], row[0]), reverse=True)
+    except TypeError:  # a time that is no number, or an id that is no text: the first such row says so
+        for row in rows:
+            _thread(row)
+        raise
 
 
 async def _merge(key: str, metadata: Mapping[str, Any], tx: Tx) -> None:
@@ -227,7 +235,7 @@ async def _merge(key: str, metadata: Mapping[str, Any], tx: Tx) -> None:
     [texts] = await tx.fetch("metadata_of_thread", thread_id=key)
     try:
         old, _ = map(_of_json, texts)
-    except DecodeError:
+    except (ValueError, TypeError):
         old = {}
         await tx.execute("forget_thread_metadata", thread_id=key)
     merged = {**old, **json.loads(to_json(metadata)[0])}
@@ -236,22 +244,22 @@ async def _merge(key: str, metadata: Mapping[str, Any], tx: Tx) -> None:
 
 
 def _of_json(text: str) -> dict[str, Any]:
-    try:
-        return {**json.loads(text)}
-    except (ValueError, TypeError) as exc:
-        advice = "threads.update() with some metadata sets it anew"
-        raise DecodeError(f"the thread's metadata in the registry is damaged: {exc}; {advice}") from exc
+    """A thread's metadata.
+
+    Raises:
+        ValueError: if it is no JSON.
+        TypeError: if it is something else than an object.
+    """
+    return {**json.loads(text)}
 
 
 def _thread(row: Row) -> Thread:
     try:
         return _whole(*row)
-    except DecodeError as exc:
-        raise exc.at(thread_id=unescape(row[0])) from exc
     except (AttributeError, OverflowError, TypeError, ValueError) as exc:
         advice = "threads.update() sets user, title and metadata anew"
         what = f"the thread's row in the registry is damaged: {exc}; {advice}"
-        raise DecodeError(what, thread_id=unescape(str(row[0]))) from exc
+        raise DecodeError(what, thread_id=shown(row[0])) from exc
 
 
 def _whole(

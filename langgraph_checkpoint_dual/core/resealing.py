@@ -10,6 +10,7 @@ The contract:
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from functools import partial
@@ -75,7 +76,7 @@ async def reseal(
 async def copied(tx: Tx, keys: Keys, source: str, target: str) -> None:
     """Give the rows of a thread's copy the MACs of where they are now."""
     for table in _TABLES:
-        async for rows in _batches(tx, table, target, None):
+        async for _, rows in _batches(tx, table, target, None):
             await _renew(tx, keys, table, rows, partial(_moved, table, keys, source))
 
 
@@ -98,11 +99,11 @@ async def _some(keys: Keys, accept: bool, thread_id: str, place: _Place, tx: Tx)
         table = _TABLES[number]
         after = place.after if number == place.table else None
         async with aclosing(_batches(tx, table, thread_id, after)) as batches:
-            async for rows in batches:
+            async for last, rows in batches:
                 done += await _renew(tx, keys, table, rows, partial(_sound, table, keys, accept))
                 size += sum(map(_weight, rows))
                 if size >= _TRANSACTION:
-                    return _Place(number, rows[-1][: table.width]), done
+                    return _Place(number, last), done
     return None, done
 
 
@@ -147,17 +148,99 @@ def _fits(table: _Table, row: Any) -> bool:
 # --- Tables ---
 
 
-class _Table(NamedTuple):
-    """How the rows of a table are read, opened and stored."""
+class _Table(ABC):
+    """How the rows of a table are read, opened, sealed and stored."""
 
     query: str
     width: int
+    """How many columns the key has."""
     load: str
-    row: Callable[[Row], Any]
-    open: Callable[[Keys, Any], Any]
-    seal: Callable[[Keys, Any], Any]
-    is_refused: Callable[[Any], bool]
-    fits: Callable[[Any], bool]
+
+    @abstractmethod
+    def row(self, found: Row) -> Any:
+        """A row that the query brings, as one of the table."""
+
+    @abstractmethod
+    def open(self, keys: Keys, row: Any) -> Any:
+        """The row in one with a MAC, or a refused one."""
+
+    @abstractmethod
+    def is_refused(self, opened: Any) -> bool:
+        """Whether the MAC did not fit."""
+
+    @abstractmethod
+    def seal(self, keys: Keys, row: Any) -> Any:
+        """The row with a MAC."""
+
+    @abstractmethod
+    def fits(self, row: Any) -> bool:
+        """Whether a row without a MAC has the right checksum, unless that raises."""
+
+
+class _Checkpoints(_Table):
+    query, width, load = "doctor_checkpoints", 3, "insert_checkpoint"
+
+    def row(self, found: Row) -> CheckpointRow:
+        return doctor_row(found)
+
+    def open(self, keys: Keys, row: CheckpointRow) -> CheckpointRow:
+        return keys.open_checkpoint(row)
+
+    def is_refused(self, opened: CheckpointRow) -> bool:
+        return opened.checkpoint in values.REFUSED or opened.slots in values.REFUSED
+
+    def seal(self, keys: Keys, row: CheckpointRow) -> CheckpointRow:
+        return keys.seal_checkpoint(row)
+
+    def fits(self, row: CheckpointRow) -> bool:
+        one = row.checkpoint_id
+        values.unseal(row.checkpoint, values.place("checkpoint", one, row.parent_checkpoint_id or ""))
+        values.unseal(row.slots, values.place("slots", one))
+        if row.metadata_exact is not None:
+            values.unseal(row.metadata_exact, values.place("metadata", one))
+        return True
+
+
+class _Items(_Table):
+    query, width, load = "doctor_items", 4, "reseal_items"
+
+    def row(self, found: Row) -> ItemRow:
+        return ItemRow(*found)
+
+    def open(self, keys: Keys, row: ItemRow) -> ItemRow:
+        return keys.open_item_row(row)
+
+    def is_refused(self, opened: ItemRow) -> bool:
+        return opened.checksum in values.REFUSED
+
+    def seal(self, keys: Keys, row: ItemRow) -> ItemRow:
+        return keys.seal_items([row])[0]
+
+    def fits(self, row: ItemRow) -> bool:
+        return values.is_item(row.checksum, row.data, values.place("item", row.channel), row.seq, row.added_at)
+
+
+class _Writes(_Table):
+    query, width, load = "doctor_writes", 5, "replace_write"
+
+    def row(self, found: Row) -> WriteRow:
+        return WriteRow(*found)
+
+    def open(self, keys: Keys, row: WriteRow) -> WriteRow:
+        return keys.open_write(row)
+
+    def is_refused(self, opened: WriteRow) -> bool:
+        return opened.data in values.REFUSED
+
+    def seal(self, keys: Keys, row: WriteRow) -> WriteRow:
+        return keys.seal_writes([row])[0]
+
+    def fits(self, row: WriteRow) -> bool:
+        at = ("write", row.checkpoint_id, row.task_id, row.task_path, str(row.idx), row.channel)
+        return bool(values.unseal(row.data, values.place(*at)))
+
+
+_TABLES: tuple[_Table, ...] = (_Checkpoints(), _Items(), _Writes())
 
 
 def doctor_row(found: Row) -> CheckpointRow:
@@ -166,72 +249,22 @@ def doctor_row(found: Row) -> CheckpointRow:
     return CheckpointRow(thread_id, ns, checkpoint_id, parent, run_id, checkpoint, slots, metadata, exact)
 
 
-def _checkpoint_fits(row: CheckpointRow) -> bool:
-    one = row.checkpoint_id
-    values.unseal(row.checkpoint, values.place("checkpoint", one, row.parent_checkpoint_id or ""))
-    values.unseal(row.slots, values.place("slots", one))
-    if row.metadata_exact is not None:
-        values.unseal(row.metadata_exact, values.place("metadata", one))
-    return True
-
-
-def _item_fits(row: ItemRow) -> bool:
-    return values.item_checksum(row.data, values.place("item", row.channel), row.seq, row.added_at) == row.checksum
-
-
-def _write_fits(row: WriteRow) -> bool:
-    at = ("write", row.checkpoint_id, row.task_id, row.task_path, str(row.idx), row.channel)
-    return bool(values.unseal(row.data, values.place(*at)))
-
-
-_TABLES = (
-    _Table(
-        "doctor_checkpoints",
-        3,
-        "insert_checkpoint",
-        doctor_row,
-        lambda keys, row: keys.open_checkpoint(row),
-        lambda keys, row: keys.seal_checkpoint(row),
-        lambda row: row.checkpoint in values.REFUSED or row.slots in values.REFUSED,
-        _checkpoint_fits,
-    ),
-    _Table(
-        "doctor_items",
-        4,
-        "reseal_items",
-        lambda found: ItemRow(*found),
-        lambda keys, row: keys.open_item_row(row),
-        lambda keys, row: keys.seal_items([row])[0],
-        lambda row: row.checksum in values.REFUSED,
-        _item_fits,
-    ),
-    _Table(
-        "doctor_writes",
-        5,
-        "replace_write",
-        lambda found: WriteRow(*found),
-        lambda keys, row: keys.open_write(row),
-        lambda keys, row: keys.seal_writes([row])[0],
-        lambda row: row.data in values.REFUSED,
-        _write_fits,
-    ),
-)
-
-
-async def _batches(tx: Tx, table: _Table, thread_id: str, after: Row | None) -> AsyncGenerator[list[Any], None]:
-    """The rows of a thread in a table, along its key, in batches of bounded size."""
-    is_whole = table.query == "doctor_checkpoints"  # narrow enough to be read at once
+async def _batches(
+    tx: Tx, table: _Table, thread_id: str, after: Row | None
+) -> AsyncGenerator[tuple[Row, list[Any]], None]:
+    """The rows of a thread in a table, along its key, in batches of bounded size; before each its last key."""
+    is_whole = isinstance(table, _Checkpoints)  # narrow enough to be read at once
     limit = _ROWS if is_whole else _NARROW_ROWS
     while True:
         where = {"thread_id": {"thread_id": thread_id}, **_numbered("after", after)}
         rows = await fetch_where(tx, table.query, where, limit=limit)
         if is_whole and rows:
-            yield [table.row(row) for row in rows]
+            yield rows[-1][: table.width], [table.row(row) for row in rows]
         else:
             for first, last in _spans(rows, table.width):
                 between = {**_numbered("first", first)["first"], **_numbered("last", last)["last"]}
                 found = await fetch_where(tx, f"{table.query} data", {"between": between})
-                yield [table.row(row) for row in sorted(found, key=lambda row: row[: table.width])]
+                yield last, [table.row(row) for row in found]
         if len(rows) < limit:
             return
         after = rows[-1][: table.width]

@@ -15,12 +15,12 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from langgraph_checkpoint_dual.core import times
-from langgraph_checkpoint_dual.core.address import many, thread_key
+from langgraph_checkpoint_dual.core.address import Address, many, thread_key
 from langgraph_checkpoint_dual.core.metadata import filter_args
 from langgraph_checkpoint_dual.core.queries import Conditions, fetch_where
 from langgraph_checkpoint_dual.core.registry import conditions
 from langgraph_checkpoint_dual.core.store import Store
-from langgraph_checkpoint_dual.core.text import unescape
+from langgraph_checkpoint_dual.core.text import check_texts, shown, unescape
 from langgraph_checkpoint_dual.core.threads import remove_thread
 from langgraph_checkpoint_dual.core.tree import Nodes, Removal, removals, remove, staying, tree_of
 from langgraph_checkpoint_dual.core.tx import Database, Row, Tx
@@ -148,12 +148,13 @@ async def retain(
     while rows := await db.read(sweep.page):
         for key, _ in rows:
             try:
+                check_texts(key)
                 removed = _plus(removed, await sweep.one(key, dry_run=dry_run))
             except DecodeError as exc:
-                damaged.append(exc)
+                damaged.append(exc.at(**Address(key).where))
             done += 1
             if on_progress is not None:
-                on_progress(Progress(done, max(total, done), unescape(key), removed))
+                on_progress(Progress(done, max(total, done), str(shown(key)), removed))
         sweep.beyond(rows[-1][0])
     if damaged:
         raise damaged[0]
@@ -211,6 +212,9 @@ class Sweep:
         rows = await fetch_where(tx, "threads paged", {**self._where, "thread_id": {"thread_id": key}}, limit=1)
         if not rows:
             return None
+        if not isinstance(rows[0][1], int):
+            what = f"the thread's row in the registry is damaged: its time is of type {type(rows[0][1]).__name__}"
+            raise DecodeError(what, **Address(key).where)
         if self._bounds.is_idle(rows[0][1]):
             [(checkpoints, size)] = await tx.fetch("extent_of_thread", thread_id=key)
             return _Going(Removed(1, checkpoints, int(size)), None)

@@ -197,7 +197,8 @@ class Store:
         try:
             values = [value for *_, value in pending_writes(self.serde, rows)]
         except DecodeError as exc:
-            return exc.at(**old.address.where)
+            where = {**exc.where, **old.address.where}  # it is this checkpoint that cannot be read
+            return type(exc)(exc.reason, **where)
         old.checkpoint["channel_values"][TASKS] = values
         old.checkpoint["channel_versions"][TASKS] = highest_version(old.checkpoint["channel_versions"])
         return None
@@ -393,8 +394,8 @@ def _weight(row: Row) -> int:
 
 
 def newness(row: Row) -> Row:
-    """What listings are sorted by: the checkpoint's id, thread and namespace."""
-    return row[3], row[1], row[2]
+    """What listings are sorted by: the checkpoint's id, thread and namespace; a damaged one is bytes, and last."""
+    return tuple([(isinstance(key, bytes), key) for key in (row[3], row[1], row[2])])
 
 
 def undamaged(found: Loaded | DecodeError) -> Loaded:

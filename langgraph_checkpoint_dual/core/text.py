@@ -7,6 +7,9 @@ and the escape character itself, are written as the escape character and four he
 from __future__ import annotations
 
 import re
+from typing import Any
+
+from langgraph_checkpoint_dual.errors import DecodeError
 
 _ESCAPE = "\ue000"
 _UNSAFE = re.compile("[\x00\ue000\ud800-\udfff]")
@@ -21,7 +24,30 @@ def escape(text: str) -> str:
 
 
 def unescape(text: str) -> str:
-    """The text that `escape` was given."""
-    if text.isascii() or _ESCAPE not in text:
-        return text
+    """The text that `escape` was given.
+
+    Raises:
+        DecodeError: if what is stored is no text.
+    """
+    try:
+        if _ESCAPE not in text:
+            return text
+    except TypeError:
+        check_texts(text)
     return _ESCAPED.sub(lambda match: chr(int(match[1], 16)), text)
+
+
+def shown(stored: Any) -> Any:
+    """As `unescape`, for error texts: what is no text is left as it is."""
+    return unescape(stored) if isinstance(stored, str) else stored
+
+
+def check_texts(*stored: object) -> None:
+    """Check ids and names that come from the database: SQLite keeps anything in any column.
+
+    Raises:
+        DecodeError: if one of them is no text.
+    """
+    for one in stored:
+        if type(one) is not str:
+            raise DecodeError(f"a stored id or name is damaged: it is of type {type(one).__name__}, not text")

@@ -49,7 +49,7 @@ def micros_of_id(checkpoint_id: str) -> int:
     """The time in the id of a checkpoint, where it is one of LangGraph's: a UUID of version 6."""
     try:
         found = UUID(checkpoint_id)
-    except ValueError:
+    except (ValueError, TypeError, AttributeError):  # the latter for what is no text
         return 0
     if found.version != 6:
         return 0

@@ -27,7 +27,7 @@ from langgraph_checkpoint_dual.core import values
 from langgraph_checkpoint_dual.core.address import Address
 from langgraph_checkpoint_dual.core.checkpoints import restored, slots_of
 from langgraph_checkpoint_dual.core.items import Manifest, Range, Slot, merged, numbers
-from langgraph_checkpoint_dual.core.text import escape, unescape
+from langgraph_checkpoint_dual.core.text import check_texts, escape, unescape
 from langgraph_checkpoint_dual.core.tx import Row, Tx
 from langgraph_checkpoint_dual.errors import DecodeError
 
@@ -80,6 +80,7 @@ def _grown(key: str, rows: Iterable[Row]) -> Tree:
     for ns, checkpoint_id, parent_id, metadata, sealed in rows:
         where = Address(key, ns, checkpoint_id).where
         try:
+            check_texts(ns)
             tree.setdefault(ns, {})[checkpoint_id] = _node(checkpoint_id, parent_id, metadata, sealed)
         except DecodeError as exc:
             raise exc.at(**where) from exc
@@ -267,7 +268,8 @@ async def _unused(key: str, ns: str, nodes: Nodes, stay: Iterable[str], tx: Tx) 
     """The items of a namespace that none of the checkpoints that stay refers to."""
     used = {(channel, seq) for channel, ranges in _used(nodes, stay).items() for seq in numbers(ranges)}
     stored = await tx.fetch("item_numbers", thread_id=key, checkpoint_ns=ns)
-    return [(channel, seq) for channel, seq in stored if (channel, seq) not in used]
+    whole = (row for row in stored if isinstance(row[0], str) and isinstance(row[1], int))  # the doctor tells of others
+    return [(channel, seq) for channel, seq in whole if (channel, seq) not in used]
 
 
 def released(nodes: Nodes, gone: Iterable[str], stay: Iterable[str]) -> list[tuple[str, int]]:

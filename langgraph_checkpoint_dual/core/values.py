@@ -13,11 +13,13 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
 
+from langgraph_checkpoint_dual.core.text import check_texts
 from langgraph_checkpoint_dual.encryption import encrypts, plaintext_error, refuses_plaintext
 from langgraph_checkpoint_dual.errors import DecodeError, EncodeError
 from langgraph_checkpoint_dual.images import (
@@ -115,7 +117,7 @@ def decode(serde: SerializerProtocol, typed: bytes) -> Any:
 
 
 def _check_encrypted(typed: bytes) -> None:
-    if typed[0] == _OTHER:
+    if not typed or typed[0] == _OTHER:
         name = split(typed)[0]
         if "+" in name:
             return
@@ -149,10 +151,13 @@ def split(typed: bytes) -> tuple[str, bytes]:
     Raises:
         DecodeError: if there is no such type.
     """
+    if not typed:
+        raise DecodeError("the stored bytes are empty")
     code = typed[0]
     if code == _OTHER:
-        end = 2 + typed[1]
-        return typed[2:end].decode(), _after(end, typed)
+        with suppress(IndexError, UnicodeDecodeError):
+            end = 2 + typed[1]
+            return typed[2:end].decode(), _after(end, typed)
     if code < len(_TYPES):
         return _TYPES[code], _after(1, typed)
     raise DecodeError(f"the stored bytes begin with the unknown type {code}")
@@ -176,8 +181,16 @@ def is_trusted(serde: SerializerProtocol) -> bool:
 
 
 def place(*keys: str) -> int:
-    """The start value of the checksums of one kind of row in one place."""
-    return zlib.crc32("\0".join(keys).encode())
+    """The start value of the checksums of one kind of row in one place.
+
+    Raises:
+        DecodeError: if one of the row's keys is no text.
+    """
+    try:
+        return zlib.crc32("\0".join(keys).encode())
+    except TypeError:
+        check_texts(*keys)
+        raise
 
 
 def seal(typed: bytes, start: int) -> bytes:
@@ -191,8 +204,12 @@ def unseal(sealed: bytes, start: int) -> bytes:
     Raises:
         DecodeError: if the checksum does not fit the bytes and the place.
     """
-    typed = _after(_HEADER, sealed)
-    if not typed or zlib.crc32(typed, start) != int.from_bytes(sealed[:_HEADER], "big"):
+    try:
+        typed = _after(_HEADER, sealed)
+        fits = zlib.crc32(typed, start) == int.from_bytes(sealed[:_HEADER], "big") and len(typed) > 0
+    except TypeError:
+        raise DecodeError(f"the stored bytes are damaged: they are of type {type(sealed).__name__}") from None
+    if not fits:
         raise DecodeError(_refusal(sealed))
     return typed
 
@@ -203,11 +220,12 @@ def unseal_all(sealed: Sequence[bytes], starts: Sequence[int]) -> list[bytes]:
     Raises:
         DecodeError: if one of the checksums does not fit.
     """
-    typed = [_after(_HEADER, one) for one in sealed]
-    if all(typed):
-        checksums = struct.unpack(f">{len(sealed)}I", b"".join([one[:_HEADER] for one in sealed]))
-        if tuple(map(zlib.crc32, typed, starts)) == checksums:
-            return typed
+    with suppress(TypeError):
+        typed = [_after(_HEADER, one) for one in sealed]
+        if all(typed):
+            checksums = struct.unpack(f">{len(sealed)}I", b"".join([one[:_HEADER] for one in sealed]))
+            if tuple(map(zlib.crc32, typed, starts)) == checksums:
+                return typed
     return list(map(unseal, sealed, starts))  # one by one, which raises
 
 
@@ -228,6 +246,14 @@ def unfit(checksum: int) -> str:
 def item_checksum(typed: bytes, start: int, seq: int, added_at: int) -> int:
     """The checksum of an item, from the place of its channel, its number and its time."""
     return zlib.crc32(typed, start ^ ((seq ^ added_at ^ added_at >> 32) & 0xFFFFFFFF))
+
+
+def is_item(checksum: int, typed: bytes, start: int, seq: int, added_at: int) -> bool:
+    """Whether this is the checksum of an item; what is stored may be of any type."""
+    try:
+        return item_checksum(typed, start, seq, added_at) == checksum
+    except TypeError:
+        return False
 
 
 def item_checksums(typed: Sequence[bytes], start: int, seqs: Iterable[int], times: Iterable[int]) -> list[int]:

@@ -50,6 +50,8 @@ SELECT :target, checkpoint_ns, channel, seq, added_at, words, hex(:target) FROM 
 ON CONFLICT (thread_id, checkpoint_ns, channel, seq) DO NOTHING
 
 -- name: clear_search
+-- The index is made anew before, so that the triggers find in it what they take out, even if it was damaged.
+INSERT INTO {search_index} ({search_index}) VALUES ('rebuild');
 DELETE FROM {search}
 
 -- name: search

@@ -338,7 +338,7 @@ async def _tagged(listed: ListedItems, ids: frozenset[str], tx: Tx) -> list[int]
     place = place_of(*listed.place)
     tags = sorted({place | hash_of_id(one) for one in ids})
     rows = await tx.fetch("items_tagged", tags=json.dumps(tags))
-    return [seq for *where, seq in rows if tuple(where) == listed.place]
+    return [seq for *where, seq in rows if tuple(where) == listed.place and isinstance(seq, int)]  # it may be damaged
 
 
 # --- The checkpoint ---

@@ -257,9 +257,9 @@ async def _find(store: Store, view: View, tx: Tx) -> Spot | None:
             return None
         at = at._replace(checkpoint_id=head[0][0])
     for (sealed,) in await tx.fetch("slots", **at._asdict()):
-        slots = slots_at(at, bytes(sealed))
+        slots = slots_at(at, sealed)
         if view.channel in slots:
-            return Spot(at, bytes(sealed), slots[view.channel])
+            return Spot(at, sealed, slots[view.channel])
     for loaded in await store.load_rows(tx, await fetch_where(tx, "page", at.conditions, limit=1)):
         if view.channel in loaded.slots:  # it is a foreign one
             return Spot(at, b"", loaded.slots[view.channel])

@@ -31,7 +31,7 @@ from langgraph_checkpoint_dual.core.text import escape, unescape
 from langgraph_checkpoint_dual.core.times import moment
 from langgraph_checkpoint_dual.core.tx import Database, Reads, Row, Tx
 from langgraph_checkpoint_dual.encryption import encrypts
-from langgraph_checkpoint_dual.errors import ConfigError
+from langgraph_checkpoint_dual.errors import ConfigError, DecodeError
 
 _CANDIDATES = 64
 _BATCH = 500
@@ -231,6 +231,7 @@ async def _candidates(
     found: list[_Found] = []
     while True:
         rows = await tx.fetch(name, **where, limit=_CANDIDATES, offset=offset)
+        _check(rows)
         await _look_up(index, {row[0] for row in rows} - heads.keys(), checkpoint_id, heads, tx)
         for at, row in enumerate(rows, offset):
             one = _found(index, row, heads[row[0]])
@@ -243,6 +244,18 @@ async def _candidates(
         offset += len(rows)
 
 
+def _check(rows: Sequence[Row]) -> None:
+    """Check the places that the index names.
+
+    Raises:
+        DecodeError: if one of them is damaged.
+    """
+    for thread_id, seq, _ in rows:
+        if type(thread_id) is not str or type(seq) is not int:
+            found = "the index of messages is damaged; rebuild_search(clear=True) makes it anew"
+            raise DecodeError(found, **Address(thread_id).where)
+
+
 async def _look_up(
     index: Index, threads: set[str], checkpoint_id: str | None, heads: dict[str, _Head | None], tx: Tx
 ) -> None:
@@ -253,14 +266,13 @@ async def _look_up(
     if checkpoint_id is None:
         rows = await tx.fetch("heads", threads=json.dumps(sorted(threads)))
     else:
-        [key] = threads
-        where = Address(key, "", checkpoint_id)
-        rows = [(key, checkpoint_id, sealed) for (sealed,) in await tx.fetch("slots", **where._asdict())]
+        places = [Address(key, "", checkpoint_id) for key in threads]
+        rows = [(*at[::2], sealed) for at in places for (sealed,) in await tx.fetch("slots", **at._asdict())]
     for key, head_id, sealed in rows:
         at = Address(key, "", head_id)
-        slot = slots_at(at, bytes(sealed)).get(index.channel)
+        slot = slots_at(at, sealed).get(index.channel)
         if isinstance(slot, Manifest) and slot.kind == LIST:
-            heads[key] = _Head(at, bytes(sealed), slot)
+            heads[key] = _Head(at, sealed, slot)
 
 
 def _found(index: Index, row: Row, head: _Head | None) -> _Found | None:
@@ -350,6 +362,6 @@ def _unindexed(store: Store, channel: str, rows: Sequence[Row]) -> list[SearchRo
     found = [
         SearchRow(thread_id, "", channel, seq, added_at, words_of_item(store.serde, bytes(data)))
         for thread_id, seq, added_at, is_indexed, data in rows
-        if not is_indexed
+        if not is_indexed and type(thread_id) is str and type(seq) is int
     ]
     return [row for row in found if row.words]

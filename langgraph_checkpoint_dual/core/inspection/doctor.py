@@ -45,6 +45,7 @@ from langgraph_checkpoint_dual.core.inspection.tables import (
     Items,
     Verdict,
     Writes,
+    in_order,
     next_places,
     unsealed,
 )
@@ -54,7 +55,7 @@ from langgraph_checkpoint_dual.core.items import Range
 from langgraph_checkpoint_dual.core.metadata import from_json
 from langgraph_checkpoint_dual.core.official.tables import opened, own_writes
 from langgraph_checkpoint_dual.core.queries import INDEXES, TABLES, fetch_where
-from langgraph_checkpoint_dual.core.text import unescape
+from langgraph_checkpoint_dual.core.text import shown, unescape
 from langgraph_checkpoint_dual.core.times import micros_of_id, now
 from langgraph_checkpoint_dual.core.tx import Database, Row, Tx
 from langgraph_checkpoint_dual.errors import CheckpointerError, ConfigError, DecodeError
@@ -182,7 +183,9 @@ class _Doctor:
             )
 
     def report(self, finding: Finding) -> None:
-        """Note a finding."""
+        """Note a finding. A row whose ids are no texts is found by nobody, and so neither by a repair."""
+        if not all(isinstance(one, (str, type(None))) for one in finding[2:6]):
+            finding = finding._replace(repair=None)
         self.found.findings.append(finding)
         self._on_finding(finding)
 
@@ -190,6 +193,8 @@ class _Doctor:
         """Look at one thing; if the database cannot, that is a finding, and the rest is looked at all the same."""
         try:
             await look()
+        except DecodeError as exc:
+            self.report(Finding("unreadable", f"{what} cannot be read: {exc}"))
         except CheckpointerError:
             raise
         except Exception as exc:
@@ -230,7 +235,7 @@ class _Doctor:
         items = Items(self.db, self._where, self._serde)
         writes = Writes(self.db, self._where)
         last = None
-        while place := min(await next_places(checkpoints, items, writes), default=None):
+        while place := min(await next_places(checkpoints, items, writes), key=in_order, default=None):
             namespace = _Namespace(self, *place)
             async for row in checkpoints.of(place):
                 namespace.take(row)
@@ -254,14 +259,14 @@ class _Doctor:
         lost: dict[tuple[str, str], set[str]] = {}
         async for thread_id, ns, checkpoint_id, parent_id in self._pages("doctor_lost_parents where lost", 3):
             at = Address(thread_id, ns, checkpoint_id)
-            text = f"its parent {unescape(parent_id)!r} is missing: going back in time ends here"
+            text = f"its parent {shown(parent_id)!r} is missing: going back in time ends here"
             self.report(_at(at, Finding("missing parent", text)))
             lost.setdefault((thread_id, ns), set()).add(checkpoint_id)
         for (thread_id, ns), ids in lost.items():
             rows = await self._fetch("doctor_namespace", thread_id=thread_id, checkpoint_ns=ns)
             for channel, start, count in _cut_off(rows, ids):
                 text = (
-                    f"the history of this delta channel is cut off before checkpoint {unescape(start)!r}: "
+                    f"the history of this delta channel is cut off before checkpoint {shown(start)!r}: "
                     f"{count} checkpoint{'s' * (count > 1)} cannot be rebuilt whole"
                 )
                 at = Address(thread_id, ns, start)
@@ -284,12 +289,17 @@ class _Doctor:
         async for thread_id, _, _ in self._pages("doctor_unlisted where unlisted", 1):
             text = "the thread has checkpoints but is not in the registry, so it is not listed"
             self.report(_at(Address(thread_id), Finding("unlisted thread", text, repair="add it to the registry")))
-        async for thread_id, updated_at, metadata, run_metadata, head in self._pages("doctor_listed", 1):
+        async for thread_id, updated_at, metadata, run_metadata, head, *rest in self._pages("doctor_listed", 1):
             if not (_is_object(metadata) and _is_object(run_metadata)):
                 text = "the thread's metadata in the registry is damaged; set it anew with threads.update()"
                 self.report(_at(Address(thread_id), Finding("stale registry", text)))
             made = micros_of_id(head) if head else 0
-            if updated_at < made - _DAY and made <= now():
+            if not _is_listable(updated_at, *rest):
+                text = (
+                    "the thread's row in the registry is damaged: a time is no number, or its user or title is no text"
+                )
+                self.report(_at(Address(thread_id), Finding("stale registry", text)))
+            elif updated_at < made - _DAY and made <= now():
                 text = "the registry takes the thread for older than its latest checkpoint"
                 self.report(_at(Address(thread_id), Finding("stale registry", text, repair="correct its time")))
 
@@ -345,6 +355,12 @@ def _at(at: Address, finding: Finding) -> Finding:
     return finding._replace(**at.where)
 
 
+def _is_listable(updated_at: Any, created_at: Any, user_id: Any, title: Any) -> bool:
+    """Whether a row of the registry holds what it should: SQLite keeps anything in any column."""
+    texts = isinstance(user_id, (str, type(None))) and isinstance(title, (str, type(None)))
+    return isinstance(updated_at, int) and isinstance(created_at, int) and texts
+
+
 def _is_object(text: str) -> bool:
     try:
         return isinstance(json.loads(text), dict)
@@ -387,6 +403,10 @@ class _Namespace:
         """Look at an item."""
         _, _, channel, seq, _ = row
         self._doctor.found.items += 1
+        if not (isinstance(channel, str) and isinstance(seq, int)):
+            text = f"an item is damaged: nobody finds it under the channel {channel!r} and the number {seq!r}"
+            self._report(Finding("damaged item", text))
+            return
         extend(self._stored, channel, [(seq, 1)])
         if verdict is Verdict.DAMAGED:
             extend(self._damaged, channel, [(seq, 1)])
@@ -398,7 +418,7 @@ class _Namespace:
         _, _, checkpoint_id, task_id, idx, _ = row
         self._doctor.found.writes += 1
         if verdict is Verdict.DAMAGED:
-            text = f"the pending write {idx} of task {unescape(task_id)!r} is damaged: its checksum does not fit"
+            text = f"the pending write {idx} of task {shown(task_id)!r} is damaged: its checksum does not fit"
             self._report(Finding("damaged write", text), checkpoint_id)
 
     async def conclude(self) -> None:
@@ -526,8 +546,8 @@ def _deltas(metadata: str) -> set[str]:
 
 def _channels(checkpoint_id: str, sealed: bytes) -> set[str]:
     try:
-        return set(slots_of(checkpoint_id, bytes(sealed)))
-    except (DecodeError, ValueError, TypeError, AttributeError):
+        return set(slots_of(checkpoint_id, sealed))
+    except DecodeError:
         return set()
 
 

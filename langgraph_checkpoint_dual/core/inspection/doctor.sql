@@ -106,7 +106,7 @@ c.thread_id = :thread_id
 -- name: doctor_listed
 SELECT t.thread_id, t.updated_at, CAST(t.metadata AS TEXT), CAST(t.run_metadata AS TEXT), (
     SELECT max(c.checkpoint_id) FROM {checkpoints} AS c WHERE c.thread_id = t.thread_id AND c.checkpoint_ns = ''
-)
+), t.created_at, t.user_id, t.title
 FROM {threads} AS t
 {where}
 ORDER BY t.thread_id

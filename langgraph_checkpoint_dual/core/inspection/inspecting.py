@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -157,14 +158,14 @@ def inspected(row: Row, writes: Iterable[Row]) -> Inspected:
     damage = None
     try:
         slots = slots_of(checkpoint_id, packed)
-    except (DecodeError, ValueError, TypeError, AttributeError) as exc:
+    except DecodeError as exc:
         damage = Damage(f"the list of channel values cannot be read: {exc}")
     body = _body(checkpoint, values.place("checkpoint", checkpoint_id, parent_id or ""))
     meta: Any = json.loads(metadata)
     if exact is not None:
         meta = _unsealed(exact, values.place("metadata", checkpoint_id))
     items = {channel: Items(channel, {}) for channel in slots}
-    return Inspected(address, parent_id, body, meta, slots, bytes(packed), items, {}, damage, _writes(writes))
+    return Inspected(address, parent_id, body, meta, slots, packed, items, {}, damage, _writes(writes))
 
 
 def _foreign(address: Address, parent_id: str | None, found: Foreign, writes: Sequence[Write]) -> Inspected:
@@ -216,7 +217,9 @@ def _writes(rows: Iterable[Row]) -> list[Write]:
         start = values.place("write", checkpoint_id, task, path, str(idx), channel)
         value = _unsealed(data, start)
         found.append(Write(unescape(task), unescape(path), idx, unescape(channel), value))
-    return sorted(found, key=lambda write: writes_sort_key(write.task_path, write.task_id, write.idx))
+    with suppress(TypeError):  # a number may be none
+        found.sort(key=lambda write: writes_sort_key(write.task_path, write.task_id, write.idx))
+    return found
 
 
 def _shared(checkpoints: Sequence[Inspected]) -> dict[str, set[int]]:
@@ -254,7 +257,7 @@ async def _fetch(one: Inspected, wanted: Mapping[str, Slot], shared: Mapping[str
             unchanged = data == one.sealed_slots
             continue
         channel = ranges[at][0]
-        whole = values.item_checksum(data, values.place("item", escape(channel)), seq, added_at) == checksum
+        whole = values.is_item(checksum, data, values.place("item", escape(channel)), seq, added_at)
         one.items[channel].found[seq] = data if whole else Damage(f"item {seq} is damaged: its checksum does not fit")
     if not unchanged:
         raise ItemLost("a checkpoint was removed while it was read")

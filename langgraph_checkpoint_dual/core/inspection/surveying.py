@@ -20,9 +20,9 @@ _MANY_RANGES = 10_000
 def used_ranges(checkpoint_id: str, sealed: bytes) -> list[tuple[str, tuple[Range, ...]]] | None:
     """The items that a checkpoint references, by channel as stored; `None` if that is damaged."""
     try:
-        slots = slots_of(checkpoint_id, bytes(sealed))
+        slots = slots_of(checkpoint_id, sealed)
         return [(escape(name), slot.ranges) for name, slot in slots.items() if isinstance(slot, Manifest)]
-    except (DecodeError, ValueError, TypeError, AttributeError):
+    except DecodeError:
         return None
 
 
@@ -148,10 +148,11 @@ def settled(ranges: Mapping[str, list[Range]]) -> dict[str, list[Range]]:
 
 
 def ranges_of(rows: Iterable[Row]) -> dict[str, list[Range]]:
-    """Channels and numbers as ranges by channel."""
+    """Channels and numbers as ranges by channel; those that are damaged are left out."""
     found: dict[str, list[Range]] = {}
     for channel, seq in rows:
-        extend(found, channel, [(seq, 1)])
+        if isinstance(channel, str) and isinstance(seq, int):
+            extend(found, channel, [(seq, 1)])
     return settled(found)
 
 

@@ -81,7 +81,7 @@ class Checked(Checkpoints, ABC):
         first, last = batch[0][: self.width], batch[-1][: self.width]
         between = {**numbered("first", first), **numbered("last", last)}
         rows = await page(self.db, f"{self.query} data", {"between": between})
-        found = await self.db.compute(lambda: sum(len(row[-1]) for row in rows), partial(self._judged, rows))
+        found = await self.db.compute(lambda: sum(row[-1] for row in batch), partial(self._judged, rows))
         for row in batch:
             if (verdict := found.get(row[: self.width])) is not None:  # it may have been removed meanwhile
                 yield row, verdict
@@ -101,7 +101,9 @@ class Items(Checked):
 
     def judge(self, row: Row) -> Verdict:
         _, _, channel, seq, added_at, checksum, tag, data = row
-        if values.item_checksum(data, values.place("item", channel), seq, added_at) != checksum:
+        if not all(isinstance(name, str) for name in row[:3]):
+            return Verdict.DAMAGED
+        if not values.is_item(checksum, data, values.place("item", channel), seq, added_at):
             return Verdict.DAMAGED
         wanted = None if self._serde is None else wanted_tag(self._serde, row)
         return Verdict.SOUND if wanted in (None, tag) else Verdict.NOT_FOUND
@@ -129,12 +131,17 @@ def wanted_tag(serde: SerializerProtocol, row: Row) -> int | None:
         return None
 
 
+def in_order(place: tuple[str, str]) -> Row:
+    """What places are sorted by, as databases do; a damaged one is bytes, and comes last."""
+    return tuple([(isinstance(key, bytes), key) for key in place])
+
+
 async def next_places(*tables: Checkpoints) -> list[tuple[str, str]]:
     return [place for table in tables if (place := await table.place()) is not None]
 
 
 def unsealed(sealed: bytes, *place: str) -> bytes | None:
     try:
-        return values.unseal(bytes(sealed), values.place(*place))
+        return values.unseal(sealed, values.place(*place))
     except DecodeError:
         return None

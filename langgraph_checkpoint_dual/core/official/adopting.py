@@ -38,7 +38,7 @@ from langgraph_checkpoint_dual.core.official.tables import (
     raw_places_of,
 )
 from langgraph_checkpoint_dual.core.rows import Named, Outcome, Put, PutWrites
-from langgraph_checkpoint_dual.core.store import ATTEMPTS, Store
+from langgraph_checkpoint_dual.core.store import ATTEMPTS, Store, newness
 from langgraph_checkpoint_dual.core.text import escape, unescape
 from langgraph_checkpoint_dual.core.tx import Database, Row, TableGone, Tx
 from langgraph_checkpoint_dual.errors import CheckpointerError, DecodeError
@@ -172,13 +172,13 @@ class WholeTx:
     async def _page(self, conditions: str, *, limit: int, **args: Any) -> list[Row]:
         where = conditions.split(" and ") if conditions else []
         own = await self._tx.fetch(_named("page", where), limit=limit, **args)
-        checkpoints = sorted((row for row in own if not row[0]), key=_newness, reverse=True)
+        checkpoints = sorted((row for row in own if not row[0]), key=newness, reverse=True)
         official = await self._official_page(where, limit, args, checkpoints)
         if official is None:
             return own
         held = {row[1:4] for row in checkpoints}
         theirs = [row for row in opened(official) if row[1:4] not in held]
-        rows = sorted([*checkpoints, *theirs], key=_newness, reverse=True)[:limit]
+        rows = sorted([*checkpoints, *theirs], key=newness, reverse=True)[:limit]
         places = {row[1:4] for row in rows}
         # Ours of their checkpoints, theirs of all; those of ours came with ours.
         more = await self._writes_of([row[1:4] for row in rows if row[1:4] not in held])
@@ -197,8 +197,8 @@ class WholeTx:
             found["needle"], found["nulls"] = needle
         if len(own) == limit > 0:
             where = [*where, "newer"]
-            last = dict(zip(("newer_id", "newer_thread", "newer_ns"), _newness(own[-1]), strict=True))
-            found.update({key: unescape(value) for key, value in last.items()})
+            thread_id, ns, checkpoint_id = map(unescape, own[-1][1:4])
+            found.update(newer_id=checkpoint_id, newer_thread=thread_id, newer_ns=ns)
         others = raw_places_of(row[1:4] for row in own)
         return await self._tx.fetch(_named("official_page", where), limit=limit, others=others, **found)
 
@@ -386,10 +386,6 @@ def _delta_channels(rows: Iterable[Row]) -> set[str]:
         if isinstance(counters, dict):
             found.update(counters)
     return found
-
-
-def _newness(row: Row) -> Row:
-    return row[3], row[1], row[2]
 
 
 def _named(query: str, where: Sequence[str]) -> str:

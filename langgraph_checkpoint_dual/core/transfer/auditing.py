@@ -165,6 +165,6 @@ def _item(store: Store, row: ItemRow | None) -> Any:
     if row is None:
         raise DecodeError("an item of the stored value is missing")
     start = values.place("item", row.channel)
-    if values.item_checksum(row.data, start, row.seq, row.added_at) != row.checksum:
+    if not values.is_item(row.checksum, row.data, start, row.seq, row.added_at):
         raise DecodeError(f"item {row.seq} of the stored value is damaged: its checksum does not fit")
     return values.decode(store.serde, row.data)

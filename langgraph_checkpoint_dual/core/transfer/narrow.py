@@ -8,9 +8,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
+from langgraph_checkpoint_dual.core.address import Address
 from langgraph_checkpoint_dual.core.queries import Conditions, fetch_where
+from langgraph_checkpoint_dual.core.text import check_texts
 from langgraph_checkpoint_dual.core.transfer.transfers import Options
 from langgraph_checkpoint_dual.core.tx import Database, Row, Tx
+from langgraph_checkpoint_dual.errors import DecodeError
 
 _THREADS = 256
 
@@ -57,6 +60,8 @@ class ThreadPages:
             rows = await self._registered(tx, {**self._where, "beyond": {"beyond": self._after}})
         else:
             rows = await tx.fetch("thread_ids", after=self._after, limit=_THREADS)
+        for row in rows:
+            _check(row[:1])
         found = sorted(row[0] for row in rows)
         self._after = found[-1] if found else None
         return found
@@ -114,12 +119,28 @@ async def narrow(db: Database, threads: Sequence[str], span: Bounds) -> Narrow:
 
     checkpoints, writes = await db.read(look)
     for row in checkpoints:
+        _check(row[:3])
         found.checkpoints[row[:3]] = Stamp(*row[3:])
     for row in writes:
+        _check(row[:3], row[3], row[4])
         one = found.writes.setdefault(row[:3], Writes())
         one.stamps.add(row[3:6])
         one.size += row[6]
     return found
+
+
+def _check(key: Row, task_id: object = "", idx: object = 0) -> None:
+    """Check the key of a row: what has none that others find it by is not brought over.
+
+    Raises:
+        DecodeError: if one of its parts is of a wrong type.
+    """
+    try:
+        check_texts(*key, task_id)
+        if not isinstance(idx, int):
+            raise DecodeError(f"the number of a pending write is damaged: {idx!r}")
+    except DecodeError as exc:
+        raise exc.at(**Address(*key).where) from exc
 
 
 def has_more(writes: Writes, stored: Writes) -> bool:
