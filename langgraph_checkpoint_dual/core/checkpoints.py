@@ -265,6 +265,8 @@ def writes_of(serde: SerializerProtocol, rows: Sequence[Row]) -> list[PendingWri
     Raises:
         DecodeError: if one of them is damaged; it says of which checkpoint, task and channel.
     """
+    if not rows:
+        return []
     with suppress(DecodeError):
         sealed = [row[8] for row in rows]
         decoded = values.decode_all(serde, values.unseal_all(sealed, list(map(_place_of_write, rows))))
@@ -343,4 +345,4 @@ def _short(version: Any) -> Any:
 
 
 def _long(short: Any) -> Any:
-    return f"{short[0]:0{_PADDED}}.{short[1]}" if isinstance(short, list) else short
+    return f"{str(short[0]).zfill(_PADDED)}.{short[1]}" if isinstance(short, list) else short

@@ -24,7 +24,7 @@ import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial
 from hashlib import blake2b
-from itertools import accumulate, chain, pairwise
+from itertools import accumulate, pairwise
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 from zlib import crc32
@@ -121,7 +121,10 @@ Group: TypeAlias = Block | Loose
 
 def marks_of(groups: Iterable[Group]) -> tuple[Mark, ...]:
     """The marks in these groups, in order."""
-    return tuple(chain.from_iterable(group.images() if isinstance(group, Block) else group.marks for group in groups))
+    found: list[Mark] = []
+    for group in groups:
+        found += group.images() if isinstance(group, Block) else group.marks
+    return tuple(found)
 
 
 def size_of(group: Group) -> int:

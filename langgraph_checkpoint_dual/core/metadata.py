@@ -35,11 +35,11 @@ def merged_metadata(
     As langgraph-checkpoint's `get_checkpoint_metadata`, except that NUL characters stay, and what `redact` makes of it.
     """
     merged: dict[str, Any] = dict(metadata)
-    for source in (config.get("metadata"), config.get("configurable")):
-        for key, value in (source or {}).items():
+    for source in (config.get("metadata") or {}, config.get("configurable") or {}):
+        for key in source:
             if key in merged or key in EXCLUDED_METADATA_KEYS or key.startswith("__"):
                 continue
-            if isinstance(value, (str, int, float)):
+            if isinstance(value := source[key], (str, int, float)):
                 merged[key] = value
     return merged if redact is None else redact(merged)
 
