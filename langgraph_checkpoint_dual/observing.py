@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Coroutine, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Coroutine, Iterable
 from contextvars import ContextVar
+from itertools import chain
 from typing import Any, TypeAlias, TypeVar
 
 from langgraph_checkpoint_dual.errors import CheckpointerError, DeletedError, EncodeError
@@ -117,15 +117,21 @@ def callers() -> Callers:
     return _callers.get()
 
 
-@contextmanager
-def on_behalf_of(all_callers: Iterable[Callers]) -> Iterator[None]:
-    """Run the block for the operations of several callers."""
-    before = _callers.get()
-    _callers.set(tuple(operation for some in all_callers for operation in some))
-    try:
-        yield
-    finally:
-        _callers.set(before)
+class on_behalf_of:
+    """Runs the block for the operations of several callers."""
+
+    __slots__ = ("_before", "_callers")
+
+    def __init__(self, all_callers: Iterable[Callers]) -> None:
+        self._callers: Callers = tuple(chain.from_iterable(all_callers))
+        self._before: Callers = ()
+
+    def __enter__(self) -> None:
+        self._before = _callers.get()
+        _callers.set(self._callers)
+
+    def __exit__(self, *error: object) -> None:
+        _callers.set(self._before)
 
 
 def names() -> str:

@@ -65,7 +65,7 @@ class Direct(NamedTuple):
 
     def packed(self, args: Mapping[str, Any], encoding: str) -> list[bytes]:
         """The arguments in binary form."""
-        return [pack(args[name], encoding) for name, pack in self.packs]
+        return [b"" if (value := args[name]) is None else pack(value, encoding) for name, pack in self.packs]
 
     def typed(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments for a cursor, where the statement cannot be run here."""
@@ -152,12 +152,8 @@ def _failure(answer: PGresult) -> bytes | None:
     return answer.error_field(DiagnosticField.SQLSTATE) or b"" if answer.status in _FAILED else None
 
 
-def _text(value: str | None, encoding: str) -> bytes:
-    return (value or "").encode(encoding)
-
-
-def _bytes(value: bytes | None, encoding: str) -> bytes:
-    return value or b""
+def _bytes(value: bytes, encoding: str) -> bytes:
+    return value
 
 
 def _number(value: int, encoding: str) -> bytes:
@@ -165,7 +161,7 @@ def _number(value: int, encoding: str) -> bytes:
 
 
 _TYPES: dict[str, tuple[int, Callable[[Any, str], bytes], Callable[[Any], Any]]] = {
-    "text": (25, _text, lambda value: value or ""),
+    "text": (25, str.encode, lambda value: value or ""),
     "bytea": (17, _bytes, lambda value: value or b""),
     "bigint": (20, _number, Int8),
     "text[]": (1009, texts, Texts),

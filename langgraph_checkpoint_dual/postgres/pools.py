@@ -30,17 +30,30 @@ _RECONNECT_SECONDS = 2.0
 _PROBE_SECONDS = 3
 
 
-class _BlockingPool(ConnectionPool[Any]):
+class BlockingPool(ConnectionPool[Any]):
     """A pool that lends what came back last: its session is warm, and has the statements prepared."""
 
     def _get_ready_connection(self, timeout: float | None) -> Connection[Any] | None:
         self._pool.rotate()
         return super()._get_ready_connection(timeout)
 
+    def ready(self) -> Connection[Any] | None:
+        """A connection that nobody has to wait for, if there is one: `getconn` without what waiting takes."""
+        if self._closed or self._check:
+            return None
+        with self._lock:
+            if not self._pool:
+                return None
+            conn: Connection[Any] = self._pool.pop()
+            self._nconns_min = min(self._nconns_min, len(self._pool))
+            self._stats[self._REQUESTS_NUM] += 1
+        conn._pool = self
+        return conn
+
 
 def blocking_pool(conninfo: str, options: dict[str, Any]) -> ConnectionPool[Any]:
     """A pool of blocking connections; `options` are those of `pool_options`."""
-    return _BlockingPool(
+    return BlockingPool(
         conninfo,
         configure=_prepare_if_direct,
         reconnect_failed=_go_on,
@@ -50,7 +63,7 @@ def blocking_pool(conninfo: str, options: dict[str, Any]) -> ConnectionPool[Any]
 
 
 class _LoopPool(AsyncConnectionPool[Any]):
-    """As `_BlockingPool`; and its tasks end with their event loop, also while they connect."""
+    """As `BlockingPool`; and its tasks end with their event loop, also while they connect."""
 
     async def _get_ready_connection(self, timeout: float | None) -> AsyncConnection[Any] | None:
         self._pool.rotate()

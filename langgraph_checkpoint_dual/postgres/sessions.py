@@ -40,7 +40,7 @@ from langgraph_checkpoint_dual.postgres.faults import (
     roll_back,
 )
 from langgraph_checkpoint_dual.postgres.lending import Loan, uninterrupted
-from langgraph_checkpoint_dual.postgres.pools import ais_direct, aprobe, borrowed, is_direct, probe
+from langgraph_checkpoint_dual.postgres.pools import BlockingPool, ais_direct, aprobe, borrowed, is_direct, probe
 from langgraph_checkpoint_dual.postgres.unhindered import unhindered, unhindered_if_slow
 from langgraph_checkpoint_dual.postgres.watch import NoAnswer, Watched, forget
 from langgraph_checkpoint_dual.retrying import Attempts, InterruptedSession
@@ -105,12 +105,6 @@ class _Sessions:
         if not is_direct:
             self.prepare = False
             _log.info("a pooler lies between: prepared statements are not used")
-
-    def _judged(
-        self, conn: Connection[Any] | AsyncConnection[Any], *, replaceable: bool, patient: bool
-    ) -> AbstractContextManager[None]:
-        """Tell failures of the session from other errors; who is patient waits for as long as the server likes."""
-        return _Judged(self, conn, replaceable=replaceable, patient=patient)
 
 
 class _Judged(Watched):
@@ -179,7 +173,7 @@ class BlockingSessions(_Sessions):
         loan = Loan(source, partial(self._take, source, attempts))
         try:
             conn = loan.begin()
-            with self._judged(conn, replaceable=True, patient=patient), _transaction_of(conn):
+            with _Judged(self, conn, replaceable=True, patient=patient), _transaction_of(conn):
                 self._look(conn)
                 result = await work(conn)
             loan.intact = True
@@ -197,7 +191,7 @@ class BlockingSessions(_Sessions):
             self._mend(conn)
             depth = conn._num_transactions
             try:
-                with self._judged(conn, replaceable=False, patient=patient), _transaction_of(conn):
+                with _Judged(self, conn, replaceable=False, patient=patient), _transaction_of(conn):
                     self._look(conn)
                     result = await work(conn)
                     if self._pipe is not None:
@@ -274,6 +268,8 @@ class BlockingSessions(_Sessions):
         return False
 
     def _wait(self, pool: ConnectionPool[Connection[Any]], attempts: Attempts) -> Connection[Any]:
+        if isinstance(pool, BlockingPool) and (ready := pool.ready()) is not None:
+            return ready
         patience = _patience(pool, attempts)
         try:
             return pool.getconn(patience)
@@ -299,7 +295,7 @@ class LoopSessions(_Sessions):
             async with self._lock:
                 is_ours = source.info.transaction_status == TransactionStatus.IDLE
                 try:
-                    with self._judged(source, replaceable=False, patient=patient):
+                    with _Judged(self, source, replaceable=False, patient=patient):
                         async with _loop_transaction_of(source):
                             await self._look(source)
                             yield source
@@ -314,7 +310,7 @@ class LoopSessions(_Sessions):
             self.opened = True
         pooled = await self._take(source, attempts)
         try:
-            with self._judged(pooled, replaceable=True, patient=patient):
+            with _Judged(self, pooled, replaceable=True, patient=patient):
                 async with _loop_transaction_of(pooled):
                     await self._look(pooled)
                     yield pooled

@@ -99,9 +99,14 @@ def _noted(text: str) -> str:
 
 def statements(additions: Sequence[Addition]) -> list[Statement]:
     """The statements that store these additions: one for checkpoints, one or two for pending writes."""
-    puts = [(at, addition) for at, addition in enumerate(additions) if isinstance(addition, Put)]
-    writes = [(at, addition) for at, addition in enumerate(additions) if isinstance(addition, PutWrites)]
-    kept, replaced = ([entry for entry in writes if entry[1].replace is replace] for replace in (False, True))
+    puts: list[tuple[int, Put]] = []
+    kept: list[tuple[int, PutWrites]] = []
+    replaced: list[tuple[int, PutWrites]] = []
+    for at, addition in enumerate(additions):
+        if isinstance(addition, Put):
+            puts.append((at, addition))
+        else:
+            (replaced if addition.replace else kept).append((at, addition))
     made = [_of_puts(puts)] if puts else []
     return made + [_of_writes(some) for some in (kept, replaced) if some]
 

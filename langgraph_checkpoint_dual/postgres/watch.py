@@ -66,13 +66,14 @@ class Watched:
 def _begin(entry: Watched) -> None:
     global _thread
     _entries[entry.conn] = entry
-    if not _work.is_set():
-        _work.set()
+    if _work.is_set():
+        return
     if _thread is None or not _thread.is_alive():  # the first time, and after a fork
         with _lock:
             if _thread is None or not _thread.is_alive():
                 _thread = threading.Thread(target=_patrol, name="langgraph-checkpoint-dual-watch", daemon=True)
                 _thread.start()
+    _work.set()
 
 
 def _patrol() -> None:
