@@ -9,9 +9,9 @@ from contextvars import copy_context
 from functools import partial
 from typing import Protocol, TypeVar
 
-from langgraph_checkpoint_dual.core.garbage import alongside
 from langgraph_checkpoint_dual.core.rows import Outcome, Put, PutWrites
 from langgraph_checkpoint_dual.core.space import Storage, Vacuumed
+from langgraph_checkpoint_dual.core.turns import alongside
 from langgraph_checkpoint_dual.core.tx import Tx, finish
 
 T = TypeVar("T")
@@ -48,7 +48,7 @@ class HoppingFace:
         self._engine, self._executor = engine, executor
 
     async def read(self, look: Callable[[Tx], Awaitable[T]]) -> T:
-        return await self._hop(lambda: finish(self._engine.read(look)))
+        return await self._hop(partial(alongside, lambda: finish(self._engine.read(look))))
 
     async def change(self, edit: Callable[[Tx], Awaitable[T]]) -> T:
         return await self._hop(lambda: finish(self._engine.change(edit)))

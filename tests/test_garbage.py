@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from langgraph_checkpoint_dual.core.garbage import alongside, unhurried
+from langgraph_checkpoint_dual.core.garbage import unhurried
+from langgraph_checkpoint_dual.core.turns import alongside
 from langgraph_checkpoint_dual.sqlite import SqliteSaver
 from tests.support.checkpoints import checkpoint, config, metadata
 

@@ -11,11 +11,11 @@ import gc
 from collections.abc import Callable
 from typing import TypeVar
 
+from langgraph_checkpoint_dual.core.turns import NO_FULL_ONES
+
 T = TypeVar("T")
 _PATIENCE = 100_000
 """How many new objects the collector waits for where nobody else waits meanwhile."""
-_NO_FULL_ONES = 1_000_000
-"""After how many collections of younger objects it would go through all of them where others wait."""
 
 
 def unhurried(work: Callable[[], T]) -> T:
@@ -23,28 +23,11 @@ def unhurried(work: Callable[[], T]) -> T:
     usual = gc.get_threshold()
     if not 0 < usual[0] < _PATIENCE:  # it is off, or waits longer already, perhaps for another thread's work
         return work()
-    if usual[2] >= _NO_FULL_ONES:
+    if usual[2] >= NO_FULL_ONES:  # others wait for each collection
         return work()
     try:
         gc.set_threshold(_PATIENCE, *usual[1:])
         return work()
     finally:
         if gc.get_threshold()[0] == _PATIENCE:  # nobody has chosen another number since
-            gc.set_threshold(*usual)
-
-
-def alongside(work: Callable[[], T]) -> T:
-    """The result of work that runs beside an event loop, which all collections stop.
-
-    So they come as often as usual, each of few objects; only the full ones wait. To go through 100,000 new objects at
-    once, as after `unhurried` work, takes 15 ms.
-    """
-    usual = gc.get_threshold()
-    if not (usual[0] and usual[2] < _NO_FULL_ONES):
-        return work()
-    try:
-        gc.set_threshold(*usual[:2], _NO_FULL_ONES)
-        return work()
-    finally:
-        if gc.get_threshold()[2] == _NO_FULL_ONES:  # nobody has chosen another number since
             gc.set_threshold(*usual)

@@ -34,6 +34,7 @@ from langchain_core.messages import BaseMessage
 from typing_extensions import TypeIs
 
 from langgraph_checkpoint_dual.core.tags import id_hash_of
+from langgraph_checkpoint_dual.core.turns import give_way
 from langgraph_checkpoint_dual.errors import DecodeError
 from langgraph_checkpoint_dual.images import (
     AT_ONCE,
@@ -273,6 +274,7 @@ class Planner:
             return Planned(base, [], True)
         for part, found in zip(parts[kept:], numbering.images(parts, held, kept), strict=True):
             self._place(part, found, numbering)
+            give_way()
         small = numbering.size <= max(INLINE_BYTES, _SMALL_ELEMENT * len(parts))
         # Messages are always items: each has its time, and is found.
         if small and not numbering.reuses and not isinstance(parts[0], BaseMessage):
@@ -388,7 +390,11 @@ class _Numbering:
     def held(self, parts: Sequence[Any]) -> list[bool]:
         """For each group of the base's marks, whether the parts in its place have these images."""
         ends = accumulate(map(size_of, self._groups), initial=0)
-        return [group.holds(parts[low:high]) for group, (low, high) in zip(self._groups, pairwise(ends), strict=True)]
+        held: list[bool] = []
+        for group, (low, high) in zip(self._groups, pairwise(ends), strict=True):
+            held.append(group.holds(parts[low:high]))
+            give_way()
+        return held
 
     def use_all(self, held: Sequence[bool]) -> int:
         """Use all items of the base again, if the first parts have their images; how many parts that were."""
@@ -400,14 +406,15 @@ class _Numbering:
     def images(self, parts: Sequence[Any], held: Sequence[bool], kept: int) -> list[bytes | None]:
         """The images of the parts after the kept ones; those that are held need not be made again."""
         if kept:
-            return list(map(image, parts[kept:]))
+            return _images(parts[kept:])
         found: list[bytes | None] = []
         for group, same in zip(self._groups, held, strict=True):
             if same and isinstance(group, Block):
                 found += group.images()
             else:
                 found += images(parts[len(found) : len(found) + size_of(group)], marks_of([group]))
-        return found + list(map(image, parts[len(found) :]))
+            give_way()
+        return found + _images(parts[len(found) :])
 
     def use(self, mark: Mark) -> bool:
         """Use the item with this mark again, if there is one."""
@@ -444,6 +451,7 @@ class _Numbering:
         check = self._before.check if self._before else 0
         for typed in self.new:
             check = crc32(typed, check)
+            give_way()
         start = _first_number(self.new, self._before, fresh=self._fresh)
         ranges = self._all_ranges(seq if seq >= 0 else start - 1 - seq for seq in self._seqs)
         manifest = Manifest(self.kind, start + len(self.new), check, ranges)
@@ -458,6 +466,14 @@ class _Numbering:
     @property
     def _kept_ranges(self) -> tuple[Range, ...]:
         return self._before.ranges if self._before and self._kept else ()
+
+
+def _images(parts: Sequence[Any]) -> list[bytes | None]:
+    found: list[bytes | None] = []
+    for start in range(0, len(parts), AT_ONCE):
+        found += map(image, parts[start : start + AT_ONCE])
+        give_way()
+    return found
 
 
 def _items_of(base: Stored | None, kind: int) -> Manifest | None:
@@ -479,6 +495,7 @@ def _first_number(new: Iterable[bytes], before: Manifest | None, *, fresh: bool)
     digest = blake2b(digest_size=8)
     for typed in new:
         digest.update(typed)
+        give_way()
     return int.from_bytes(digest.digest(), "big") >> (64 - _RANDOM_BITS)
 
 
@@ -501,6 +518,7 @@ def value_of(stored: Stored, decode: Decode) -> tuple[Any, Stored]:
         some, group = _revived(group, stored.raws, decode)
         parts += some
         groups.append(group)
+        give_way()
     if tuple(groups) != stored.groups:
         stored = Stored(slot, tuple(groups), stored.raws)
     return assemble(slot.kind, parts), stored

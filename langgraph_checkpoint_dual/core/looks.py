@@ -34,6 +34,7 @@ from langgraph_checkpoint_dual.core.items import (
     value_of,
 )
 from langgraph_checkpoint_dual.core.text import escape
+from langgraph_checkpoint_dual.core.turns import give_way
 from langgraph_checkpoint_dual.core.tx import Row, Tx
 from langgraph_checkpoint_dual.encryption import refuses_plaintext
 from langgraph_checkpoint_dual.errors import DecodeError
@@ -142,6 +143,7 @@ class _Shelf:
             groups.append(group)
             for seq in some:  # so that memory is used again rather than taken anew
                 del self.fetched[seq]
+            give_way()
         self._read = Stored(slot, tuple(groups), dict(self._raws))
         return assemble(slot.kind, parts), self._read
 
@@ -177,6 +179,7 @@ class _Shelf:
             self._marks.update(zip(some, group.marks, strict=True))
             for seq in some:
                 del self.fetched[seq]
+            give_way()
         return opened
 
     def _open_some(self, typed: list[bytes], serde: SerializerProtocol) -> tuple[list[Any], Loose]:
@@ -229,6 +232,7 @@ def _put_away(rows: Iterable[Row], shelves: Sequence[_Shelf], checkpoints: Seque
             shelves[at].weight += len(data)
         else:
             unchanged += data == checkpoints[seq].sealed_slots
+        give_way()
     return unchanged
 
 
@@ -281,6 +285,10 @@ class Look:
         """The channel values of a checkpoint whose items were fetched, and what is now known of it."""
         found, channels = unhurried(partial(self._read, loaded, serde))
         return found, known_of(loaded.address.checkpoint_id or "", loaded.sealed_slots, channels)
+
+    def let_go(self) -> None:
+        """Forget what was fetched and known, once all is read."""
+        self._known, self._shelves = {}, {}
 
     def _read(self, loaded: Loaded, serde: SerializerProtocol) -> tuple[dict[str, Any], dict[str, Stored]]:
         found: dict[str, Any] = {}

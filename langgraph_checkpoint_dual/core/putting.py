@@ -31,6 +31,7 @@ from langgraph_checkpoint_dual.core.tags import place_of, tag_in
 from langgraph_checkpoint_dual.core.text import escape
 from langgraph_checkpoint_dual.core.times import micros_of
 from langgraph_checkpoint_dual.core.tree import Node, released, remove_items
+from langgraph_checkpoint_dual.core.turns import give_way
 from langgraph_checkpoint_dual.core.tx import Tx
 from langgraph_checkpoint_dual.core.weighing import weigh
 from langgraph_checkpoint_dual.errors import DecodeError, EncodeError
@@ -117,7 +118,7 @@ class Putting:
 
     def should_compare(self, addition: Put) -> bool:
         """Whether to read the parent first, because much of this may be stored already. Says so once at most."""
-        if self._compared or not (self.replaces or sum([len(item.data) for item in addition.items]) > _COMPARE_BYTES):
+        if self._compared or not (self.replaces or addition.size_of_items > _COMPARE_BYTES):
             return False
         self._compared = True
         return True
@@ -143,11 +144,12 @@ def item_rows(parent: Address, channel: str, items: Iterable[NewItem], added_at:
     start = values.place("item", channel)
     thread_id, ns = parent.thread_id, parent.checkpoint_ns or ""
     place = place_of(thread_id, ns, channel)
-    return [
-        ItemRow(thread_id, ns, channel, seq, added_at, checksum, tag_in(place, id_hash), typed)
-        for seq, id_hash, typed in items
-        for checksum in (values.item_checksum(typed, start, seq, added_at),)
-    ]
+    rows: list[ItemRow] = []
+    for seq, id_hash, typed in items:
+        checksum = values.item_checksum(typed, start, seq, added_at)
+        rows.append(ItemRow(thread_id, ns, channel, seq, added_at, checksum, tag_in(place, id_hash), typed))
+        give_way()
+    return rows
 
 
 def guard_of(parent: Address, metadata: Mapping[str, Any]) -> Guard | None:

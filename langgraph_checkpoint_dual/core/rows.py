@@ -43,6 +43,9 @@ class ItemRow(NamedTuple):
     data: bytes
 
 
+_data_of = itemgetter(ItemRow._fields.index("data"))
+
+
 class WriteRow(NamedTuple):
     """One pending write. `idx` is negative for the special channels, as LangGraph defines it."""
 
@@ -123,6 +126,11 @@ class Put:
     guard: Guard | None = None
     thread: ThreadRow | None = None
     words: list[SearchRow] = field(default_factory=list)
+    size_of_items: int = field(init=False)
+    """The bytes of their data, which are counted where the addition is made: that may be off the event loop."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size_of_items", sum(map(len, map(_data_of, self.items))))
 
     @property
     def thread_id(self) -> str:
@@ -157,14 +165,11 @@ class Outcome(Enum):
     GUARD_GONE = "the checkpoint that it hangs on is gone, or has other slots, or its thread was deleted"
 
 
-_data_of = itemgetter(ItemRow._fields.index("data"))
-
-
 def size_of(addition: Put | PutWrites) -> int:
     """About the bytes that an addition stores."""
     if isinstance(addition, Put):
         row = addition.row
-        return len(row.checkpoint) + len(row.slots) + sum(map(len, map(_data_of, addition.items)))
+        return len(row.checkpoint) + len(row.slots) + addition.size_of_items
     return sum(len(row.data) for row in addition.rows)
 
 

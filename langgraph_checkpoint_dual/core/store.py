@@ -37,6 +37,7 @@ from langgraph_checkpoint_dual.core.versions import highest_version
 from langgraph_checkpoint_dual.core.weighing import weigh
 from langgraph_checkpoint_dual.errors import (
     CheckpointerError,
+    ClosedError,
     ConfigError,
     DecodeError,
     DeletedError,
@@ -50,6 +51,8 @@ LATE = ("drop", "raise")
 """What may become of what a run puts whose thread was deleted since it began."""
 _DELIBERATE = ("fork", "update")
 _UNKNOWN_WEIGHT = 65_536
+_MUCH = 1_000_000
+"""How many bytes of rows an event loop is not to free itself."""
 ATTEMPTS = 8
 """How often a read or a put begins again when others change what it works on."""
 
@@ -125,11 +128,16 @@ class Store:
         if found is None:
             return None
         checkpoint, look = found
-        got, known = await db.compute(lambda: look.weight, partial(look.read, checkpoint, self.serde))
-        if checkpoint.sealed_slots:
-            self.memory.keep(address.thread_id, address.checkpoint_ns or "", known)
         observing.read(look.weight)
-        return with_values(checkpoint, got)
+        return with_values(checkpoint, await db.compute(lambda: look.weight, partial(self._values, checkpoint, look)))
+
+    def _values(self, checkpoint: Loaded, look: Look) -> dict[str, Any]:
+        """The channel values of a checkpoint, which is known then. What that took is let go here too."""
+        got, known = look.read(checkpoint, self.serde)
+        if checkpoint.sealed_slots:
+            self.memory.keep(checkpoint.address.thread_id, checkpoint.address.checkpoint_ns or "", known)
+        look.let_go()
+        return got
 
     async def _look_at(self, address: Address, tx: Tx) -> tuple[Loaded, Look] | None:
         rows = await tx.fetch(f"page where {_predicates(address)}", limit=1, **_args(address))
@@ -246,6 +254,8 @@ class Store:
             if await self._attempt(db, putting, addition, over):
                 observing.stored(size_of(addition))
                 self.memory.keep(parent.thread_id, parent.checkpoint_ns or "", known)
+                if addition.size_of_items > _MUCH:
+                    await _let_go(db, addition)
                 return
         raise CheckpointerError(f"the checkpoint could not be stored in {ATTEMPTS} attempts: others kept changing it")
 
@@ -372,6 +382,12 @@ class Store:
                 except EncodeError as exc:
                     raise exc.in_channel(channel) from exc
         return [rows[idx] for idx in sorted(rows)]
+
+
+async def _let_go(db: Database, addition: Put) -> None:
+    """Free the rows of what was stored where large work is done, which takes milliseconds if they are many."""
+    with suppress(ClosedError):
+        await db.compute(partial(size_of, addition), addition.items.clear)
 
 
 async def _check_head(row: CheckpointRow, parent_id: str | None, tx: Tx) -> None:

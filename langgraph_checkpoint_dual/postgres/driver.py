@@ -18,9 +18,9 @@ from weakref import WeakSet
 from psycopg import AsyncConnection, AsyncPipeline, Connection, Error, Pipeline, errors
 
 from langgraph_checkpoint_dual.combining import Combiner, Job
-from langgraph_checkpoint_dual.core.garbage import alongside
 from langgraph_checkpoint_dual.core.rows import Outcome, Put, PutWrites, size_of
 from langgraph_checkpoint_dual.core.space import Vacuumed
+from langgraph_checkpoint_dual.core.turns import alongside
 from langgraph_checkpoint_dual.core.tx import Tx, finish
 from langgraph_checkpoint_dual.errors import CheckpointerError, ClosedError, SchemaError
 from langgraph_checkpoint_dual.hopping import INLINE_WEIGHT, HoppingFace

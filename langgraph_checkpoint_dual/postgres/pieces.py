@@ -10,12 +10,14 @@ Back: what is larger than a piece comes as several rows, of which only the last 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from itertools import groupby
 from operator import itemgetter
 from struct import Struct
 from typing import TypeGuard
 
 from langgraph_checkpoint_dual.core.rows import ItemRow, Put, PutWrites, SearchRow, size_of
+from langgraph_checkpoint_dual.core.turns import give_way
 from langgraph_checkpoint_dual.core.tx import Row
 
 COPY_ITEMS = (
@@ -67,14 +69,19 @@ def copied(items: Iterable[ItemRow], encoding: str) -> Iterator[bytes]:
 
 def _head(item: ItemRow, encoding: str) -> bytes:
     """An item's row, up to its data."""
-    texts = [text.encode(encoding) for text in item[:3]]
-    parts = [part for text in texts for part in (_SIZE.pack(len(text)), text)]
-    _, _, _, seq, added_at, checksum, tag, data = item
+    thread_id, ns, channel, seq, added_at, checksum, tag, data = item
     if tag is None:
         numbers = _NUMBERS_NO_TAG.pack(8, seq, 8, added_at, 8, checksum, -1, len(data))
     else:
         numbers = _NUMBERS.pack(8, seq, 8, added_at, 8, checksum, 8, tag, len(data))
-    return b"".join((_COLUMNS.pack(len(item)), *parts, numbers))
+    return _place(thread_id, ns, channel, encoding) + numbers
+
+
+@lru_cache(16)
+def _place(thread_id: str, ns: str, channel: str, encoding: str) -> bytes:
+    """How the rows of all items of a channel begin."""
+    texts = [text.encode(encoding) for text in (thread_id, ns, channel)]
+    return _COLUMNS.pack(len(ItemRow._fields)) + b"".join([_SIZE.pack(len(text)) + text for text in texts])
 
 
 def in_slices(words: Sequence[SearchRow]) -> Iterator[Sequence[SearchRow]]:
@@ -93,6 +100,7 @@ def joined(rows: Iterable[Row]) -> list[Row]:
 
 
 def _joined(key: Row, parts: Sequence[bytes]) -> Row:
+    give_way()
     return (*key, parts[0] if len(parts) == 1 else b"".join(parts))
 
 

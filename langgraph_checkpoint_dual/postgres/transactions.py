@@ -17,8 +17,8 @@ from psycopg import AsyncConnection, ClientCursor, Connection, errors
 from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.rows import tuple_row
 
-from langgraph_checkpoint_dual.core.garbage import alongside
 from langgraph_checkpoint_dual.core.rows import Named, Outcome, Put, PutWrites, size_of, too_large
+from langgraph_checkpoint_dual.core.turns import alongside
 from langgraph_checkpoint_dual.core.tx import Row, TableGone, Tx, stored
 from langgraph_checkpoint_dual.errors import CheckpointerError, ConfigError
 from langgraph_checkpoint_dual.hopping import INLINE_WEIGHT
@@ -139,7 +139,7 @@ class LoopTx:
                     more = await cursor.fetchmany(SLICE)
                     in_pieces = in_pieces or are_pieces(query, more)
                     rows += more
-        return await asyncio.to_thread(joined, rows) if in_pieces else rows
+        return await asyncio.to_thread(alongside, partial(joined, rows)) if in_pieces else rows
 
     async def execute(self, query: str, /, **args: Any) -> None:
         with _noticing_gone(query):

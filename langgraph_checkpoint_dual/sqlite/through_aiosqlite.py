@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 
 import aiosqlite
 
-from langgraph_checkpoint_dual.core.garbage import alongside
 from langgraph_checkpoint_dual.core.rows import Outcome, Put, PutWrites
 from langgraph_checkpoint_dual.core.space import Vacuumed
+from langgraph_checkpoint_dual.core.turns import alongside
 from langgraph_checkpoint_dual.core.tx import Tx, finish
 from langgraph_checkpoint_dual.errors import ClosedError
 from langgraph_checkpoint_dual.hopping import INLINE_WEIGHT
