@@ -82,8 +82,10 @@ class _ThreadJob(Job[W]):
         """End the wait, or if it has ended already, that of those who follow."""
         job: _ThreadJob[W] | None = self
         while job is not None:
-            with suppress(RuntimeError):  # it was woken already
+            try:  # noqa: SIM105  (`suppress` would cost more than waking)
                 job._gate.release()
+            except RuntimeError:  # it was woken already
+                pass
             job = job.following if job.has_left else None
 
     def wait(self, seconds: float = -1) -> bool:
@@ -204,8 +206,11 @@ class Combiner(Generic[W]):
 
     def _wait(self, job: _ThreadJob[W], patience: float) -> None:
         """Wait until the job is done or leads."""
-        if not job.patient or not (job.wait(patience) or self._lose_patience(job)):
-            self._follow(job)
+        is_ready = job.patient and (job.wait(patience) or self._lose_patience(job))
+        if not is_ready and self._slow is not None:
+            is_ready = job.wait(self._slow) or self._overtake(job)
+        if not is_ready:
+            job.wait()
         job.leave()
 
     def _lose_patience(self, job: _ThreadJob[W]) -> bool:
@@ -215,11 +220,6 @@ class Combiner(Generic[W]):
             if self._leader is None and job in self._line:
                 self._leader, job.leads = job, True
             return self._leader is job or job.done
-
-    def _follow(self, job: _ThreadJob[W]) -> None:
-        """Wait until the job is done or leads."""
-        if self._slow is None or not (job.wait(self._slow) or self._overtake(job)):
-            job.wait()
 
     def _overtake(self, job: _ThreadJob[W]) -> bool:
         """Lead beside the batch under way; whether the job leads or is done. It does neither if it is in that batch."""
