@@ -1,7 +1,7 @@
 """How single objects are laid out in msgpack extension values, and how they are made from them again.
 
 An encoder takes a value and returns `(code, payload)`; a maker takes the class and the payload. Nothing here decides
-which class a stored name may stand for: that is `serde.Serializer`.
+which class a stored name may stand for: that is `serde/trust.py`.
 """
 
 from __future__ import annotations
