@@ -152,18 +152,15 @@ def _holds_buffers(value: Any) -> bool:
 _BUFFERS = frozenset((bytes, bytearray, memoryview))
 
 
-def faithful(value: Any, image: bytes | None) -> bool:
-    """Whether `revive(image)` is exactly what storing and loading `value`, which has this image, gives.
+def faithful(image: bytes) -> bool:
+    """Whether `revive(image)` is exactly what storing and loading a value with this image gives.
 
     True for plain values, and for messages that would pass validation unchanged.
     """
-    if image is None:
-        return False
-    shape = BY_CLASS.get(type(value))
-    if shape is not None and not shape.fits(value.__dict__):
-        return False
+    if _is_of_message(image):
+        return stored_fields(image) is not None
     try:
-        revive(image)
+        _unpack(image)
     except ValueError:  # an extension value, which has no image of its own
         return False
     return True
@@ -179,9 +176,19 @@ def is_list(typed: bytes) -> bool:
     return typed[:2] == _LIST
 
 
-def stored_form(image: bytes) -> bytes | None:
-    """The form in which a message with this image is stored; `None` for the image of anything else."""
-    return image if _is_of_message(image) else None
+def stored_fields(image: bytes) -> dict[str, Any] | None:
+    """The fields of a message that is stored as this image of it: one that would pass validation unchanged.
+
+    Returns:
+        `None` if this is the image of anything else.
+    """
+    if not _is_of_message(image):
+        return None
+    try:
+        fields: dict[str, Any] = _unpack(memoryview(image)[1:])
+    except ValueError:  # it holds an extension value
+        return None
+    return fields if BY_NUMBER[image[0]].fits(fields) else None
 
 
 def stored_list(values: Sequence[Any]) -> bytes | None:

@@ -28,7 +28,7 @@ from langgraph_checkpoint_dual.images import (
     load_all,
     revive,
     revive_all,
-    stored_form,
+    stored_fields,
 )
 from langgraph_checkpoint_dual.messages import BY_CLASS, SHAPES, fit_all
 from langgraph_checkpoint_dual.serde import Serializer
@@ -178,7 +178,7 @@ def test_a_block_holds_just_what_it_was_made_of(some: list[Any], times: int, dat
 
 @given(few, times)
 def test_many_messages_are_loaded_as_each_is(some: list[Any], times: int) -> None:
-    made = [one for one in map(image, some * times) if one is not None and stored_form(one) is not None]
+    made = [one for value in some * times if isinstance(value, BaseMessage) and (one := image(value)) is not None]
     loaded = load_all(made)
     if loaded is None:
         assert not all(load(one)[1] == one for one in made)
@@ -275,7 +275,8 @@ def test_every_plain_value_without_bytes_is_faithful(value: Any) -> None:
 
 
 def is_faithful(value: Any) -> bool:
-    return faithful(value, image(value))
+    made = image(value)
+    return made is not None and faithful(made)
 
 
 def kinds(value: Any) -> set[str]:
@@ -347,10 +348,16 @@ def test_a_stored_message_with_bytes_is_read_but_proves_nothing() -> None:
     assert load(stored) == (message, None)
     made = image(HumanMessage("x"))
     assert made is not None
-    form = stored_form(made)
-    assert form is not None
-    assert load(form) == (HumanMessage("x"), made)
-    assert stored_form(b"\x10") is None
+    assert load(made) == (HumanMessage("x"), made)
+
+
+def test_only_messages_are_stored_as_their_images() -> None:
+    message = HumanMessage("x", id="1")
+    made = image(message)
+    assert made is not None
+    assert stored_fields(made) == message.__dict__
+    assert stored_fields(b"\x10") is None  # the number 16
+    assert stored_fields(made[1:]) is None
 
 
 def test_nesting_beyond_the_limit_has_no_image() -> None:
@@ -426,8 +433,7 @@ def test_a_form_that_is_none_is_refused(damaged: bytes) -> None:
 
 
 def test_a_message_that_goes_on_in_the_next_one_is_refused() -> None:
-    whole = [stored_form(made) for made in map(image, [HumanMessage("a"), HumanMessage("b")]) if made is not None]
-    first, second = (one for one in whole if one is not None)
+    first, second = (one for one in map(image, [HumanMessage("a"), HumanMessage("b")]) if one is not None)
     assert load_all([first, second]) is not None
     assert load_all([first + second[:2], second[2:]]) is None
     assert load_all([first + second, b""]) is None

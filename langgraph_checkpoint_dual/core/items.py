@@ -33,7 +33,7 @@ import ormsgpack
 from langchain_core.messages import BaseMessage
 from typing_extensions import TypeIs
 
-from langgraph_checkpoint_dual.core.tags import id_hash_of
+from langgraph_checkpoint_dual.core.tags import hash_of_id, id_hash_of
 from langgraph_checkpoint_dual.core.turns import give_way
 from langgraph_checkpoint_dual.errors import DecodeError
 from langgraph_checkpoint_dual.images import (
@@ -45,7 +45,7 @@ from langgraph_checkpoint_dual.images import (
     images,
     revive,
     revive_all,
-    stored_form,
+    stored_fields,
 )
 
 WHOLE, LIST, DICT = 0, 1, 2
@@ -297,13 +297,13 @@ class Planner:
         """A new item: its mark, its typed bytes, the hash of its id, and whether its image is enough to revive it."""
         if type(part) in _IMMUTABLE and is_image(mark):
             return mark, self._encode(part), None, self._trusted
-        id_hash = id_hash_of(part)
         if not is_image(mark):
-            return mark, mark[0], id_hash, True
-        revivable = self._trusted and faithful(part, mark)
-        typed = (stored_form(mark) if self._direct and revivable else None) or self._encode(part)
+            return mark, mark[0], id_hash_of(part), True
+        if self._direct and (fields := stored_fields(mark)) is not None:
+            return mark, mark, None if fields["id"] is None else hash_of_id(fields["id"]), True
+        typed, id_hash = self._encode(part), id_hash_of(part)
         if image(part) == mark:
-            return mark, typed, id_hash, revivable
+            return mark, typed, id_hash, self._trusted and faithful(mark)
         # Another thread has changed the part meanwhile: its image proves nothing of what is stored.
         typed = self._encode(part)
         return (typed,), typed, id_hash_of(part), True
@@ -327,7 +327,7 @@ class Planner:
 
     def _typed(self, part: Any) -> bytes:
         mark = image(part) if self._direct else None
-        return (stored_form(mark) if mark is not None and faithful(part, mark) else None) or self._encode(part)
+        return self._encode(part) if mark is None or stored_fields(mark) is None else mark
 
 
 class _Numbering:
