@@ -1,8 +1,9 @@
 """Checkpoint savers for LangGraph on SQLite and Postgres: a drop-in replacement for the official ones."""
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # not that of `typing`, whose import would come before a command can mind Ctrl-C
 if TYPE_CHECKING:
+    from typing import Any
+
     from langgraph_checkpoint_dual.cache import Cache
     from langgraph_checkpoint_dual.configuration import CheckpointerConfig
     from langgraph_checkpoint_dual.core.retention import Retention
@@ -46,7 +47,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     """Import what is first asked for: whoever uses SQLite need not load psycopg, and a command starts at once."""
     if name in _HOMES:
         from importlib import import_module

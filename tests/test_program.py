@@ -183,23 +183,34 @@ def test_an_interrupt_at_a_question_is_no_answer(shop: Path) -> None:
 
 
 # Modules that are imported on the way from the first line to the command.
-MOMENTS = ("langgraph_checkpoint_dual.cli.app", "langchain_core.messages", "rich.progress")
+MOMENTS = (
+    "langgraph_checkpoint_dual.cli.interrupts", "enum", "contextlib",
+    "langgraph_checkpoint_dual.cli.app", "langchain_core.messages", "rich.progress",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_an_interrupt_while_modules_are_imported_ends_with_one_line(shop: Path, moment: str) -> None:
     meddled = f"""
-import os, signal, sys
+import os, sys
 class Interrupting:
     def find_spec(self, name, path=None, target=None):
         if name == {moment!r}:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), {int(signal.SIGINT)})
 sys.meta_path.insert(0, Interrupting())
 {PROGRAM.replace("; ", chr(10))}
 """
     command = [sys.executable, "-c", meddled, "threads"]
     done = subprocess.run(command, cwd=shop, env=environment(), capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "langgraph-dual: interrupted\n")
+
+
+def test_nothing_is_imported_before_the_command_line_begins() -> None:
+    """An interrupt meanwhile would be met by nobody."""
+    code = "import os, sys; had = {*sys.modules}; from langgraph_checkpoint_dual.cli import main"
+    command = [sys.executable, "-S", "-c", f"{code}; print(sorted({{*sys.modules}} - had))"]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "['langgraph_checkpoint_dual', 'langgraph_checkpoint_dual.cli']\n"
 
 
 @pytest.fixture
@@ -216,6 +227,33 @@ def locked(shop: Path) -> Iterator[Path]:
         other.stdout.readline()
         yield shop
         other.kill()
+
+
+@pytest.mark.parametrize("number", [1, 2, 8, 32, 128, 512])
+def test_an_interrupt_at_any_moment(locked: Path, number: int) -> None:
+    """After so many lookups of modules, from the one on that `main` begins with."""
+    announcing = f"""
+import os, sys
+class Announcing:
+    begun = False
+    def find_spec(self, name, path=None, target=None):
+        self.begun = self.begun or name == "langgraph_checkpoint_dual.cli.interrupts"
+        if self.begun:
+            os.write(1, b".")
+sys.meta_path.insert(0, Announcing())
+{PROGRAM.replace("; ", chr(10))}
+"""
+    command = [sys.executable, "-c", announcing, "migrate"]  # which waits for the lock then
+    with subprocess.Popen(
+        command, cwd=locked, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.read(number) == b"." * number
+        child.send_signal(signal.SIGINT)
+        _, said = child.communicate()
+    assert child.returncode == 130
+    assert said.endswith(b"langgraph-dual: interrupted\n")
+    assert b"Traceback" not in said
 
 
 def test_an_interrupt_while_a_command_works(locked: Path) -> None:

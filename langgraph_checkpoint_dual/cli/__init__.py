@@ -1,24 +1,39 @@
-"""The command line, `langgraph-dual`. It needs the extra `[cli]`; without it, `main` says how to get it."""
+"""The command line, `langgraph-dual`. It needs the extra `[cli]`; without it, `main` says how to get it.
 
-from __future__ import annotations
+Nothing is imported before `main` minds Ctrl-C.
+"""
 
-import sys
+import os
 
-from langgraph_checkpoint_dual.cli.interrupts import watch
-
+EXIT_CODE = 130
+SAID = "langgraph-dual: interrupted"
+"""What becomes of a command that is interrupted."""
 _NEEDED = ("typer", "rich")
 
 
 def main() -> None:
     """Run the command line on the arguments of the process."""
-    watch()
+    try:
+        from langgraph_checkpoint_dual.cli.interrupts import watch
+
+        watch()
+    except KeyboardInterrupt:
+        leave()
     try:
         from langgraph_checkpoint_dual.cli.app import run
     except ModuleNotFoundError as exc:
         if exc.name not in _NEEDED:
             raise
-        sys.exit(
+        raise SystemExit(
             f"langgraph-dual: the command line needs {exc.name}, which is not installed; "
             "get it with: pip install 'langgraph-checkpoint-dual[cli]'"
-        )
+        ) from None
     run()
+
+
+def leave() -> None:
+    """End the process at once, as interrupted, whatever else interrupts that."""
+    try:
+        os.write(2, f"{SAID}\n".encode())
+    finally:
+        os._exit(EXIT_CODE)

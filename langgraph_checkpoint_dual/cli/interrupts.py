@@ -1,4 +1,4 @@
-"""Ctrl-C: one line and exit code 130 at every moment, also while modules are imported. Nothing else is imported here.
+"""Ctrl-C: one line and exit code 130 at every moment, also while modules are imported. Little is imported here.
 
 While a command works, an interrupt is the usual `KeyboardInterrupt`, so that transactions are rolled back and files are
 closed. Before and after that there is nothing to be undone, and the process leaves at once.
@@ -6,19 +6,17 @@ closed. Before and after that there is nothing to be undone, and the process lea
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-EXIT_CODE = 130
-SAID = "langgraph-dual: interrupted"
+from langgraph_checkpoint_dual.cli import leave
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    os.write(2, f"{SAID}\n".encode())
-    os._exit(EXIT_CODE)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # one line is enough
+    leave()
 
 
 def watch() -> None:

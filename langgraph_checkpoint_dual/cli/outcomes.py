@@ -9,7 +9,8 @@ from enum import IntEnum
 
 import typer
 
-from langgraph_checkpoint_dual.cli.interrupts import EXIT_CODE, SAID, gently
+from langgraph_checkpoint_dual.cli import EXIT_CODE, SAID
+from langgraph_checkpoint_dual.cli.interrupts import gently
 from langgraph_checkpoint_dual.errors import CheckpointerError, ConfigError, ThreadNotFoundError
 
 

@@ -67,8 +67,10 @@ def opened(
         schema,
         {"prefix": prefix, "serde": serde or Carrier(), "integrity_key": integrity_keys_from_env(keys)},
     )
+    if not on_postgres and not create and not place.url.startswith("file:") and not Path(place.url).is_file():
+        raise NotFound(f"there is no database {place.url!r}")
     connect = _on_postgres if on_postgres else _on_sqlite
-    with connect(place, create=create) as saver:
+    with connect(place) as saver:
         missing = None if create else _missing(saver)
         if missing is None:
             if serde is None:
@@ -112,7 +114,7 @@ class Place(NamedTuple):
 
 
 @contextmanager
-def _on_postgres(place: Place, *, beside: bool = False, create: bool = False) -> Iterator[Any]:
+def _on_postgres(place: Place, *, beside: bool = False) -> Iterator[Any]:
     import psycopg
 
     from langgraph_checkpoint_dual.postgres import PostgresSaver
@@ -127,12 +129,10 @@ def _on_postgres(place: Place, *, beside: bool = False, create: bool = False) ->
 
 
 @contextmanager
-def _on_sqlite(place: Place, *, beside: bool = False, create: bool = False) -> Iterator[Any]:
+def _on_sqlite(place: Place, *, beside: bool = False) -> Iterator[Any]:
     from langgraph_checkpoint_dual.sqlite import SqliteSaver
 
     path = place.url
-    if not create and not path.startswith("file:") and not Path(path).is_file():
-        raise NotFound(f"there is no database {path!r}")
     if beside:
         with closing(sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False, uri=True)) as memory:
             attached = path if path.startswith("file:") else f"{Path(path).absolute().as_uri()}?mode=ro"
