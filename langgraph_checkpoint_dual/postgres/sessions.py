@@ -60,6 +60,10 @@ _SEE_THE_LATEST = b"SET TRANSACTION ISOLATION LEVEL READ COMMITTED"
 _BUSY = (
     "no connection of the pool became free in time ({}); give the pool more connections (max_size) or a longer timeout"
 )
+_FULL = (
+    "all connections of the pool are in use, and it lets no more callers wait ({}); give the pool more connections "
+    "(max_size), or let more wait (max_waiting, of which 0 means any number)"
+)
 
 
 class Limits(NamedTuple):
@@ -390,7 +394,7 @@ def _patience(pool: ConnectionPool[Any] | AsyncConnectionPool[Any], attempts: At
 def _explained(failure: OperationalError) -> CheckpointerError:
     if isinstance(failure, PoolClosed):
         return ClosedError(f"the pool that this saver uses is not open: {failure}")
-    return BusyError(_BUSY.format(failure))
+    return BusyError((_FULL if isinstance(failure, TooManyRequests) else _BUSY).format(failure))
 
 
 _NOTHING: nullcontext[None] = nullcontext()

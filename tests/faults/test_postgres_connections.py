@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import psycopg
 import pytest
+from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 from langgraph_checkpoint_dual.errors import BusyError, UnavailableError
 from langgraph_checkpoint_dual.postgres import PostgresSaver
@@ -27,6 +29,7 @@ from tests.faults.postgres_servers import (
 from tests.support.checkpoints import config, listed, put
 from tests.support.savers import BlockingFace
 
+AT = config(checkpoint_id="1ef0a1b2-c3d4-6e5f-8000-0123456789ab")
 ROUNDS = int(os.environ.get("DUAL_FAULT_ROUNDS", "1"))
 
 
@@ -338,6 +341,45 @@ async def test_a_pool_of_which_all_are_in_use(postgres_uri: str) -> None:
             with pytest.raises(BusyError, match="max_size"):
                 await other.aget_tuple(config())
         assert await other.aget_tuple(config()) is None
+
+
+async def until_one_is_in_line(pool: Any) -> None:
+    """Until a caller waits for a connection of the pool, which does not tell of itself."""
+    for _ in range(6000):
+        if pool.get_stats()["requests_waiting"] == 1:
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError("nobody waits")
+
+
+async def test_a_pool_that_lets_few_wait(postgres_uri: str) -> None:
+    """Its owner has said so: who comes then is told at once, and who waits is served."""
+    connections: Any = {"autocommit": True}
+    with ConnectionPool(postgres_uri, kwargs=connections, min_size=1, max_size=1, max_waiting=1, timeout=30) as pool:
+        saver = PostgresSaver(pool)
+        saver.setup()
+        with ThreadPoolExecutor(1) as executor:
+            with pool.connection():
+                waiting = executor.submit(saver.get_tuple, config())
+                await until_one_is_in_line(pool)
+                for refused in (lambda: saver.get_tuple(config()), lambda: saver.put_writes(AT, [("a", 1)], "task")):
+                    with pytest.raises(BusyError, match="max_waiting"):
+                        refused()
+            assert waiting.result() is None
+        assert saver.get_tuple(config()) is None
+    async with AsyncConnectionPool(
+        postgres_uri, kwargs=connections, min_size=1, max_size=1, max_waiting=1, timeout=30
+    ) as loop_pool:
+        other = AsyncPostgresSaver(loop_pool)
+        async with loop_pool.connection():
+            task = asyncio.create_task(other.aget_tuple(config()))
+            await until_one_is_in_line(loop_pool)
+            for operation in (other.aget_tuple(config()), other.aput_writes(AT, [("a", 1)], "task")):
+                with pytest.raises(BusyError, match="max_waiting"):
+                    await operation
+        assert await task is None
+        assert await other.aget_tuple(config()) is None
+        await other.aclose()
 
 
 async def test_a_single_connection_says_that_it_is_lost(postgres_uri: str) -> None:
