@@ -314,7 +314,7 @@ def _by_place(checkpoint: Mapping[str, Any], places: Mapping[Any, int]) -> tuple
     channels, seen = checkpoint.get("channel_versions"), checkpoint.get("versions_seen")
     return (
         channels and {name: places[version] for name, version in channels.items()},
-        seen and {node: at and {name: places[version] for name, version in at.items()} for node, at in seen.items()},
+        seen and {node: {name: places[version] for name, version in at.items()} for node, at in seen.items()},
     )
 
 

@@ -48,7 +48,7 @@ def to_json(metadata: Mapping[str, Any]) -> tuple[str, bool]:
     """Metadata as JSON text for searching, and whether that text says it exactly."""
     if _is_simple(metadata):
         text = _text(metadata)
-        if text.isascii() and _NUL not in text:
+        if _NUL not in text and escape(text) is text:
             return text, True
     plain, exact = _plain(metadata)
     return _text(plain), exact
