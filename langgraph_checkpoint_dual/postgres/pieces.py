@@ -1,7 +1,7 @@
 """Large data on its way to the server and back, in pieces: between two of them an event loop has its turn.
 
 To the server: libpq moves all that it has yet to send with every part that it gets rid of, and a statement goes to it
-whole. So of a large addition, whose time is that of its bytes, the items follow the statement that stores the
+whole. So of a large addition, whose time is that of its bytes, the items go ahead of the statement that stores the
 checkpoint, in one transaction with it, as the binary form of COPY.
 
 Back: what is larger than a piece comes as several rows, of which only the last column differs (`piece` in queries.sql).

@@ -249,6 +249,10 @@ INSERT INTO {writes} (thread_id, checkpoint_ns, checkpoint_id, task_id, idx, tas
     JOIN allowed AS g ON g.place = w.place
     ORDER BY g.thread_id, g.guard_ns, g.guard_id, w.task_id, w.idx
 
+-- name: share_thread
+-- What additions take first.
+SELECT pg_advisory_xact_lock_shared(hashtextextended(:thread_id, {lock}))
+
 -- name: lock_thread
 -- Later statements of the transaction see what the puts that held the lock have committed.
 SELECT pg_advisory_xact_lock(hashtextextended(:thread_id, {lock}))

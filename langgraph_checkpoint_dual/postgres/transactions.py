@@ -262,16 +262,18 @@ def _takes_pieces(tx: BlockingTx | LoopTx) -> bool:
 
 
 async def _store_in_pieces(tx: BlockingTx | LoopTx, put: Put) -> Outcome | Exception:
-    """Store a large checkpoint: in one transaction the statement that lets it in, and after it its items."""
+    """Store a large checkpoint: in one transaction its items, and after them the statement that lets it in.
+
+    So it takes locks in the order in which single statements do: the thread's, items' numbers, the thread's row.
+    """
     [statement] = statements([replace(put, items=[], words=[])])
 
     async def insert(_: Tx) -> Outcome:
-        [outcome] = statement.outcomes(await tx.store(statement))
-        if outcome is Outcome.STORED:
-            await tx.copy(COPY_ITEMS, copied(put.items, tx.conn.info.encoding))
-            for words in in_slices(put.words):
-                await tx.load("load_search", words)
-        return outcome
+        await tx.execute("share_thread", thread_id=put.thread_id)
+        await tx.copy(COPY_ITEMS, copied(put.items, tx.conn.info.encoding))
+        for words in in_slices(put.words):
+            await tx.load("load_search", words)
+        return statement.outcomes(await tx.store(statement))[0]
 
     try:
         return await stored(lambda edit: tx.whole(partial(edit, tx)), insert)
