@@ -80,7 +80,7 @@ class Listing:
         found = await self._store.load_page(tx, rows)
         look = Look({})
         await look.fetch(tx, [one for one in found if isinstance(one, Loaded)])
-        return found, look, min(rows, key=newness, default=())
+        return found, look, min((row for row in rows if not row[0]), key=newness, default=())
 
     async def tuple(self, db: Database, checkpoint: Loaded | DecodeError) -> CheckpointTuple | None:
         """A checkpoint of the page with its values; `None` if it was deleted since, or is damaged and so reported.

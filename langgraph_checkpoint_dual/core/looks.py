@@ -162,8 +162,7 @@ class _Shelf:
         """The elements of a list whose items were all fetched."""
         trusted = values.is_trusted(serde)
         found: list[Part] = []
-        for seq in slot.seqs:
-            typed = self._checked(seq)
+        for seq, typed in zip(slot.seqs, self._take(slot.seqs), strict=True):
             value, _ = self._open(typed, serde, trusted)
             found.append(Part(value, self.fetched[seq][2], len(typed)))
         return found
