@@ -1,4 +1,4 @@
-"""Postgres: a large checkpoint goes to the server in pieces, and is stored whole or not at all, as any other."""
+"""Postgres: what is large goes to the server in pieces, and is stored whole or not at all, as anything else."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 
 from langgraph_checkpoint_dual import Cache
-from langgraph_checkpoint_dual.core.rows import ItemRow
+from langgraph_checkpoint_dual.core.rows import CheckpointRow, ItemRow, Put
 from langgraph_checkpoint_dual.postgres import PostgresSaver, pieces
 from tests.support import tables
 from tests.support.checkpoints import checkpoint, config, listed, metadata, put
@@ -78,7 +78,8 @@ async def test_the_rows_are_those_of_one_statement(
 def test_no_piece_is_large() -> None:
     items = [ItemRow("thread", "", "bytes", at, 0, at, None, bytes(size)) for at, size in enumerate([0] * 5000)]
     items.append(ItemRow("thread", "", "bytes", 5000, 0, 1, 7, bytes(3_000_000)))
-    several = list(pieces.copied(items, "utf-8"))
+    row = CheckpointRow("thread", "", "1", None, None, b"", b"", "{}", None)
+    several = list(pieces.copied(Put(row, items), "utf-8"))
     assert max(map(len, several)) < 300_000
     assert sum(map(len, several)) > 3_000_000 + 5000 * 60
 
@@ -104,6 +105,44 @@ async def test_a_repeated_put_and_one_in_the_place_of_another(
         assert await values_of(kind, postgres_uri, place) == values
         assert len(await listed(large_saver, config())) == 1
         assert len(rows_of_items(postgres_uri)) == 2002
+
+
+@ON_POSTGRES
+async def test_the_rows_of_writes_are_those_of_one_statement(
+    kind: Kind, large_saver: Any, postgres_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = await put(large_saver, values={"small": 1})
+    writes = [("messages", CHAT), ("é", 1), ("bytes", LARGE["bytes"]), ("__error__", "é\0")]
+    stored = []
+    for large in (pieces.LARGE, 100_000_000):
+        monkeypatch.setattr(pieces, "LARGE", large)
+        await large_saver.aput_writes(place, writes, "task é", "~path")
+        stored.append(sorted(tables.all_rows(postgres_uri, "dual_writes")))
+        found = await large_saver.aget_tuple(place)
+        assert sorted(found.pending_writes, key=str) == sorted((("task é", *one) for one in writes), key=str)
+        tables.rows(postgres_uri, "DELETE FROM dual_writes")
+    assert stored[0] == stored[1]
+
+
+@ON_POSTGRES
+async def test_large_writes_that_are_there_stay_and_special_ones_are_replaced(kind: Kind, large_saver: Any) -> None:
+    place = await put(large_saver, values={"small": 1})
+    before, after = ([("one", bytes(2_000_000)), ("two", two)] for two in (1, 2))
+    await large_saver.aput_writes(place, before[:1], "task")
+    await large_saver.aput_writes(place, after, "task")
+    await large_saver.aput_writes(place, before, "task")
+    for error in (b"x" * 2_000_000, b"y" * 2_000_000):
+        await large_saver.aput_writes(place, [("__error__", error)], "other")
+    found = await large_saver.aget_tuple(place)
+    assert found.pending_writes == [("other", "__error__", b"y" * 2_000_000), *(("task", *one) for one in after)]
+
+
+@ON_POSTGRES
+async def test_large_writes_that_are_late_leave_nothing(kind: Kind, large_saver: Any, postgres_uri: str) -> None:
+    place = await put(large_saver, values={"small": 1})
+    await large_saver.adelete_thread("thread")
+    await large_saver.aput_writes(place, [("one", bytes(2_000_000))], "task")
+    assert list(tables.all_rows(postgres_uri, "dual_writes")) == []
 
 
 @ON_POSTGRES

@@ -10,12 +10,13 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, TypeAlias
 
 from psycopg import errors, sql
 
 from langgraph_checkpoint_dual.core.queries import INDEXES, OPTIONAL_INDEXES, OPTIONAL_TABLES, TABLES, Queries, fill
-from langgraph_checkpoint_dual.core.rows import CheckpointRow, Named, Outcome, Put, PutWrites
+from langgraph_checkpoint_dual.core.rows import CheckpointRow, Named, Outcome, Put, PutWrites, WriteRow
 from langgraph_checkpoint_dual.core.tx import Row
 from langgraph_checkpoint_dual.postgres.arrays import columns
 from langgraph_checkpoint_dual.postgres.direct import Direct, direct
@@ -111,6 +112,13 @@ def statements(additions: Sequence[Addition]) -> list[Statement]:
     return made + [_of_writes(some) for some in (kept, replaced) if some]
 
 
+def without_data(addition: Addition) -> Statement:
+    """The statement that lets in an addition whose items, words or writes are stored apart, and stores the rest."""
+    if isinstance(addition, Put):
+        return _of_put(0, replace(addition, items=[], words=[]))
+    return _of_task(0, addition, ())
+
+
 def outcome_of(addition: Addition, error: Exception) -> Outcome | Exception:
     """What the failure of a statement that stored just this addition means for it."""
     if not isinstance(addition, Put) or not isinstance(error, errors.UniqueViolation):
@@ -144,9 +152,9 @@ def _row_of(put: Put) -> tuple[Any, ...]:
     return (*put.row, *(put.thread[1:] if put.thread else _NO_THREAD), *(put.guard or _NO_GUARD))
 
 
-def _of_task(at: int, one: PutWrites) -> Statement:
+def _of_task(at: int, one: PutWrites, rows: Sequence[WriteRow]) -> Statement:
     first = one.rows[0]
-    args: dict[str, Any] = columns(_VALUE_COLUMNS, [(row.idx, row.channel, row.data) for row in one.rows])
+    args: dict[str, Any] = columns(_VALUE_COLUMNS, [(row.idx, row.channel, row.data) for row in rows])
     args.update(thread_id=first.thread_id, task_id=first.task_id, task_path=first.task_path)
     args.update(zip(_GUARD_COLUMNS, one.guard, strict=True))
     return Statement("replace_writes_of_one" if one.replace else "put_writes_of_one", args, [at])
@@ -154,7 +162,8 @@ def _of_task(at: int, one: PutWrites) -> Statement:
 
 def _of_writes(writes: list[tuple[int, PutWrites]]) -> Statement:
     if len(writes) == 1:
-        return _of_task(*writes[0])
+        [(at, one)] = writes
+        return _of_task(at, one, one.rows)
     writes.sort(key=lambda entry: entry[1].thread_id)
     rows = [
         (place, row.task_id, row.idx, row.task_path, row.channel, row.data)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import replace
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
@@ -26,9 +25,9 @@ from langgraph_checkpoint_dual.postgres.arrays import register
 from langgraph_checkpoint_dual.postgres.direct import is_free, rows_of, run
 from langgraph_checkpoint_dual.postgres.faults import interrupts, refuses_transactions
 from langgraph_checkpoint_dual.postgres.pieces import (
-    COPY_ITEMS,
     SLICE,
     are_pieces,
+    command_of,
     copied,
     in_slices,
     is_large,
@@ -42,6 +41,7 @@ from langgraph_checkpoint_dual.postgres.statements import (
     of_rows,
     outcome_of,
     statements,
+    without_data,
 )
 
 T = TypeVar("T")
@@ -234,8 +234,9 @@ async def store_all(tx: BlockingTx | LoopTx, additions: Sequence[Addition]) -> l
     if len(additions) == 1 and size_of(additions[0]) > _MOST_BYTES:
         return [too_large(additions[0], f"Postgres takes in one statement (about {_MOST_BYTES})")]
     if len(additions) == 1 and is_large(additions[0]) and _takes_pieces(tx):
-        with suppress(errors.FeatureNotSupported):  # COPY, where the table has row-level security
-            return [await _store_in_pieces(tx, additions[0])]
+        result = await _store_in_pieces(tx, additions[0])
+        if result is not None:
+            return [result]
     results: list[Any] = [None] * len(additions)
     for statement in statements(additions):
         weigh = partial(_weight, [additions[at] for at in statement.places])
@@ -261,28 +262,31 @@ def _takes_pieces(tx: BlockingTx | LoopTx) -> bool:
     return not tx.one_by_one and tx.conn.pgconn.pipeline_status == PipelineStatus.OFF
 
 
-async def _store_in_pieces(tx: BlockingTx | LoopTx, put: Put) -> Outcome | Exception:
-    """Store a large checkpoint: in one transaction its items, and after them the statement that lets it in.
+async def _store_in_pieces(tx: BlockingTx | LoopTx, addition: Addition) -> Outcome | Exception | None:
+    """Store a large addition: in one transaction its items or writes, and after them the statement that lets it in.
 
-    So it takes locks in the order in which single statements do: the thread's, items' numbers, the thread's row.
+    It takes locks in the order in which single statements do: the thread's, items' numbers, the thread's row. `None` if
+    it has to go as one.
     """
-    [statement] = statements([replace(put, items=[], words=[])])
+    statement = without_data(addition)
 
     async def insert(_: Tx) -> Outcome:
-        await tx.execute("share_thread", thread_id=put.thread_id)
-        await tx.copy(COPY_ITEMS, copied(put.items, tx.conn.info.encoding))
-        for words in in_slices(put.words):
+        await tx.execute("share_thread", thread_id=addition.thread_id)
+        await tx.copy(command_of(addition), copied(addition, tx.conn.info.encoding))
+        for words in in_slices(addition.words if isinstance(addition, Put) else ()):
             await tx.load("load_search", words)
         return statement.outcomes(await tx.store(statement))[0]
 
     try:
         return await stored(lambda edit: tx.whole(partial(edit, tx)), insert)
-    except errors.FeatureNotSupported:
-        raise
+    except errors.FeatureNotSupported:  # COPY, where the table has row-level security
+        return None
     except errors.Error as exc:
+        if isinstance(exc, errors.UniqueViolation) and isinstance(addition, PutWrites):  # those that are there stay
+            return None
         if interrupts(exc, tx.conn) or refuses_transactions(exc):
             raise
-        return outcome_of(put, exc)
+        return outcome_of(addition, exc)
 
 
 class ScriptTx:
