@@ -46,7 +46,9 @@ def test_what_a_value_holds_is_found(value: Any) -> None:
     assert 10_000 < weigh([value]) < 11_500
 
 
-@pytest.mark.parametrize("value", [None, 1, 1.5, True, Slotted(), object(), [], {}, ""], ids=repr)
+@pytest.mark.parametrize(
+    "value", [None, 1, 1.5, True, Slotted(), object(), [], {}, ""], ids=lambda value: type(value).__name__
+)
 def test_what_holds_nothing_weighs_little(value: Any) -> None:
     assert 0 < weigh([value]) < 100
 
