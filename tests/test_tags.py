@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from asyncio import gather
+from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
@@ -14,7 +15,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, HumanM
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 
 from langgraph_checkpoint_dual import Serializer, SqliteSaver
-from langgraph_checkpoint_dual.core import tags
+from langgraph_checkpoint_dual.core import items, tags
 from langgraph_checkpoint_dual.core.conversations import appending
 from langgraph_checkpoint_dual.core.inspection import doctor, mending
 from langgraph_checkpoint_dual.core.migrations import migrations_of
@@ -195,10 +196,18 @@ def test_a_message_that_was_removed_is_added_again(kind: Kind, database: str) ->
         assert texts(view) == ["0", "1", "3", "4", "after it was pruned"]
 
 
-def test_ids_that_share_a_tag(kind: Kind, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (tags, appending):
+@pytest.fixture
+def one_tag_for_all(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for module in (tags, items, appending):
         monkeypatch.setattr(module, "hash_of_id", lambda message_id: 7)
     monkeypatch.setattr(tags, "crc32", lambda data: 3)
+    tags.place_of.cache_clear()
+    yield
+    tags.place_of.cache_clear()
+
+
+@pytest.mark.usefixtures("one_tag_for_all")
+def test_ids_that_share_a_tag(kind: Kind, database: str) -> None:
     with kind.ours.from_conn_string(database) as saver:
         view = saver.messages("thread")
         view.append(chat(20))
