@@ -7,13 +7,16 @@ a transaction of its own.
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from psycopg import AsyncConnection, ClientCursor, Connection, errors
+from psycopg.abc import PQGen
 from psycopg.pq import PipelineStatus, TransactionStatus
+from psycopg.pq.abc import PGresult
 from psycopg.rows import tuple_row
 
 from langgraph_checkpoint_dual.core.rows import Named, Outcome, Put, PutWrites, size_of, too_large
@@ -45,23 +48,71 @@ from langgraph_checkpoint_dual.postgres.statements import (
 )
 
 T = TypeVar("T")
+C = TypeVar("C", bound="Connection[Any] | AsyncConnection[Any]")
 _LATEST = ("read committed", "read uncommitted")
 _MOST_BYTES = 1_000_000_000
 """A message to the server, a field and an array must be smaller than 2**30 bytes, with what they have besides data."""
 
 
-class BlockingTx:
-    """The core's transaction on a blocking connection. Its methods never suspend.
+class _Tx(ABC, Generic[C]):
+    """What is the same on both kinds of connection.
 
     Args:
         one_by_one: whether a pooler lets single statements through only.
     """
 
-    def __init__(
-        self, conn: Connection[Any], dialect: Dialect, prepare: bool | None = None, *, one_by_one: bool = False
-    ) -> None:
+    def __init__(self, conn: C, dialect: Dialect, prepare: bool | None = None, *, one_by_one: bool = False) -> None:
         self.conn, self._dialect, self._prepare, self.one_by_one = conn, dialect, prepare, one_by_one
         register(conn)
+
+    @abstractmethod
+    async def fetch(self, query: str, /, **args: Any) -> list[Row]: ...
+
+    @abstractmethod
+    async def execute(self, query: str, /, **args: Any) -> None: ...
+
+    @abstractmethod
+    async def compute(self, weigh: Callable[[], int], work: Callable[[], T]) -> T: ...
+
+    @abstractmethod
+    async def whole(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do some work in a transaction."""
+
+    @abstractmethod
+    async def copy(self, command: str, pieces: Iterable[bytes]) -> None:
+        """Run a COPY FROM STDIN and send it these bytes."""
+
+    @abstractmethod
+    async def store(self, statement: Statement) -> list[Row]:
+        """Run a statement as a part of whatever transaction there is."""
+
+    @abstractmethod
+    async def _answer(self, asking: PQGen[PGresult]) -> PGresult: ...
+
+    @abstractmethod
+    async def _nested(self, work: Callable[[], Awaitable[T]]) -> T: ...
+
+    async def load(self, query: str, rows: Sequence[Named], /) -> None:
+        if rows:
+            await self.execute(query, **self._dialect.typed(query, of_rows(rows)))
+
+    async def insert(self, addition: Put | PutWrites) -> Outcome:
+        return settled((await store_all(self, [addition]))[0])
+
+    async def alone(self, statement: Statement, weigh: Callable[[], int]) -> list[Row]:
+        """Run a statement (`weigh` as for `compute`) as a transaction of its own, or as a savepoint of the caller's."""
+        if is_free(self.conn):
+            direct, encoding = self._dialect.direct(statement.query), self.conn.info.encoding
+            values = await self.compute(weigh, partial(direct.packed, statement.args, encoding))
+            prepare_after = None if self._prepare is False else self.conn.prepare_threshold
+            return rows_of(await self._answer(run(self.conn, direct, values, prepare_after)), encoding)
+        if not in_transaction(self.conn):
+            return await self.store(statement)
+        return await self._nested(partial(self.store, statement))
+
+
+class BlockingTx(_Tx[Connection[Any]]):
+    """The core's transaction on a blocking connection. Its methods never suspend."""
 
     async def fetch(self, query: str, /, **args: Any) -> list[Row]:
         with _noticing_gone(query), self.conn.cursor(binary=True, row_factory=tuple_row) as cursor:
@@ -73,28 +124,16 @@ class BlockingTx:
         with _noticing_gone(query), self.conn.cursor() as cursor:
             cursor.execute(self._dialect[query], _given(query, args), prepare=self._prepare)
 
-    async def load(self, query: str, rows: Sequence[Named], /) -> None:
-        if rows:
-            await self.execute(query, **self._dialect.typed(query, of_rows(rows)))
-
-    async def insert(self, addition: Put | PutWrites) -> Outcome:
-        return settled((await store_all(self, [addition]))[0])
-
     async def compute(self, weigh: Callable[[], int], work: Callable[[], T]) -> T:
         return work()
 
-    async def alone(self, statement: Statement, weigh: Callable[[], int]) -> list[Row]:
-        """Run a statement (`weigh` as for `compute`) as a transaction of its own, or as a savepoint of the caller's."""
-        if is_free(self.conn):
-            direct, encoding = self._dialect.direct(statement.query), self.conn.info.encoding
-            values = direct.packed(statement.args, encoding)
-            with self.conn.lock:
-                answer = self.conn.wait(run(self.conn, direct, values, _prepare_after(self.conn, self._prepare)))
-            return rows_of(answer, encoding)
-        if not in_transaction(self.conn):
-            return await self.store(statement)
+    async def _answer(self, asking: PQGen[PGresult]) -> PGresult:
+        with self.conn.lock:
+            return self.conn.wait(asking)
+
+    async def _nested(self, work: Callable[[], Awaitable[T]]) -> T:
         with nested(self.conn):
-            return await self.store(statement)
+            return await work()
 
     async def whole(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do some work in a transaction."""
@@ -119,14 +158,8 @@ class BlockingTx:
             return cursor.fetchall()
 
 
-class LoopTx:
-    """The core's transaction on an asynchronous connection; for the arguments see `BlockingTx`."""
-
-    def __init__(
-        self, conn: AsyncConnection[Any], dialect: Dialect, prepare: bool | None = None, *, one_by_one: bool = False
-    ) -> None:
-        self.conn, self._dialect, self._prepare, self.one_by_one = conn, dialect, prepare, one_by_one
-        register(conn)
+class LoopTx(_Tx[AsyncConnection[Any]]):
+    """The core's transaction on an asynchronous connection."""
 
     async def fetch(self, query: str, /, **args: Any) -> list[Row]:
         with _noticing_gone(query):
@@ -146,28 +179,16 @@ class LoopTx:
             async with self.conn.cursor() as cursor:
                 await cursor.execute(self._dialect[query], _given(query, args), prepare=self._prepare)
 
-    async def load(self, query: str, rows: Sequence[Named], /) -> None:
-        if rows:
-            await self.execute(query, **self._dialect.typed(query, of_rows(rows)))
-
-    async def insert(self, addition: Put | PutWrites) -> Outcome:
-        return settled((await store_all(self, [addition]))[0])
-
     async def compute(self, weigh: Callable[[], int], work: Callable[[], T]) -> T:
         return work() if weigh() < INLINE_WEIGHT else await asyncio.to_thread(alongside, work)
 
-    async def alone(self, statement: Statement, weigh: Callable[[], int]) -> list[Row]:
-        """Run a statement (`weigh` as for `compute`) as a transaction of its own, or as a savepoint of the caller's."""
-        if is_free(self.conn):
-            direct, encoding = self._dialect.direct(statement.query), self.conn.info.encoding
-            values = await self.compute(weigh, partial(direct.packed, statement.args, encoding))
-            async with self.conn.lock:
-                answer = await self.conn.wait(run(self.conn, direct, values, _prepare_after(self.conn, self._prepare)))
-            return rows_of(answer, encoding)
-        if not in_transaction(self.conn):
-            return await self.store(statement)
+    async def _answer(self, asking: PQGen[PGresult]) -> PGresult:
+        async with self.conn.lock:
+            return await self.conn.wait(asking)
+
+    async def _nested(self, work: Callable[[], Awaitable[T]]) -> T:
         async with self.conn.transaction():
-            return await self.store(statement)
+            return await work()
 
     async def whole(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do some work in a transaction."""
@@ -203,10 +224,6 @@ def _noticing_gone(query: str) -> Iterator[None]:
         raise
 
 
-def _prepare_after(conn: Connection[Any] | AsyncConnection[Any], prepare: bool | None) -> int | None:
-    return None if prepare is False else conn.prepare_threshold
-
-
 def in_transaction(conn: Connection[Any] | AsyncConnection[Any]) -> bool:
     return not conn.autocommit or conn.info.transaction_status != TransactionStatus.IDLE
 
@@ -229,7 +246,7 @@ def _given(query: str, args: dict[str, Any]) -> dict[str, Any] | None:
     return None if query.startswith("ddl ") and not args else args
 
 
-async def store_all(tx: BlockingTx | LoopTx, additions: Sequence[Addition]) -> list[Any]:
+async def store_all(tx: _Tx[Any], additions: Sequence[Addition]) -> list[Any]:
     """Store additions in as few statements as possible: an outcome or an exception for each."""
     if len(additions) == 1 and size_of(additions[0]) > _MOST_BYTES:
         return [too_large(additions[0], f"Postgres takes in one statement (about {_MOST_BYTES})")]
@@ -258,11 +275,11 @@ def _weight(additions: Sequence[Addition]) -> int:
     return sum(map(size_of, additions))
 
 
-def _takes_pieces(tx: BlockingTx | LoopTx) -> bool:
+def _takes_pieces(tx: _Tx[Any]) -> bool:
     return not tx.one_by_one and tx.conn.pgconn.pipeline_status == PipelineStatus.OFF
 
 
-async def _store_in_pieces(tx: BlockingTx | LoopTx, addition: Addition) -> Outcome | Exception | None:
+async def _store_in_pieces(tx: _Tx[Any], addition: Addition) -> Outcome | Exception | None:
     """Store a large addition: in one transaction its items or writes, and after them the statement that lets it in.
 
     It takes locks in the order in which single statements do: the thread's, items' numbers, the thread's row. `None` if
