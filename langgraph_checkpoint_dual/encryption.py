@@ -57,7 +57,8 @@ def reading_plaintext(serde: SerializerProtocol) -> SerializerProtocol:
         return serde
     clone: Any = copy.copy(serde)
     clone.reads_plaintext = True
-    return clone  # type: ignore[no-any-return]
+    reading: SerializerProtocol = clone
+    return reading
 
 
 def plaintext_error(name: str) -> PlaintextError:

@@ -88,4 +88,4 @@ async def repeated(
 
 async def block(seconds: float) -> None:
     """A `sleep` for operations that may block their thread."""
-    time.sleep(seconds)  # noqa: ASYNC251
+    time.sleep(seconds)  # noqa: ASYNC251  (blocking is what it is for)

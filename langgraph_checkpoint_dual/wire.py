@@ -150,7 +150,7 @@ def _one_arg(argument: Callable[[Any], Any]) -> Encoder:
 
 
 def _timezone_args(zone: timezone) -> tuple[Any, ...]:
-    return cast("tuple[Any, ...]", zone.__getinitargs__())  # type: ignore[attr-defined]
+    return cast("tuple[Any, ...]", zone.__getinitargs__())  # type: ignore[attr-defined]  # typeshed leaves it out
 
 
 def _encode_datetime(value: datetime) -> Encoded:

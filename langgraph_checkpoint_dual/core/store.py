@@ -30,7 +30,7 @@ from langgraph_checkpoint_dual.core.metadata import merged_metadata
 from langgraph_checkpoint_dual.core.putting import Putting, guard_of, is_stored, make_room
 from langgraph_checkpoint_dual.core.redacting import Redaction
 from langgraph_checkpoint_dual.core.rows import CheckpointRow, Guard, Outcome, Put, PutWrites, WriteRow, size_of
-from langgraph_checkpoint_dual.core.text import unescape
+from langgraph_checkpoint_dual.core.text import order_of, unescape
 from langgraph_checkpoint_dual.core.trimming import Succession, check_parent, succession, trim
 from langgraph_checkpoint_dual.core.tx import Database, Row, Tx, stored
 from langgraph_checkpoint_dual.core.versions import highest_version
@@ -410,8 +410,8 @@ def _weight(row: Row) -> int:
 
 
 def newness(row: Row) -> Row:
-    """What listings are sorted by: the checkpoint's id, thread and namespace; a damaged one is bytes, and last."""
-    return tuple([(isinstance(key, bytes), key) for key in (row[3], row[1], row[2])])
+    """What listings are sorted by: the checkpoint's id, thread and namespace."""
+    return order_of(row[3], row[1], row[2])
 
 
 def undamaged(found: Loaded | DecodeError) -> Loaded:

@@ -42,6 +42,11 @@ def shown(stored: Any) -> Any:
     return unescape(stored) if isinstance(stored, str) else stored
 
 
+def order_of(*stored: Any) -> tuple[Any, ...]:
+    """What ids from the database are sorted by, as databases do: a damaged one may be bytes, and comes last."""
+    return tuple([(isinstance(one, bytes), one) for one in stored])
+
+
 def check_texts(*stored: object) -> None:
     """Check ids and names that come from the database: SQLite keeps anything in any column.
 

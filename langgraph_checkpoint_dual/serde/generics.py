@@ -65,5 +65,5 @@ def undescribe(trust: Trust, description: Any) -> Any:
         return specialise(trust, trust.resolve(*rest[:2]), rest[2:])
     arguments = tuple(undescribe(trust, one) for one in rest)
     if form == "Union":
-        return typing.Union[arguments]  # noqa: UP007
+        return typing.Union[arguments]  # noqa: UP007  (a type that was written so is made so)
     return reduce(or_, arguments) if form == "|" else arguments[0][arguments[1:]]

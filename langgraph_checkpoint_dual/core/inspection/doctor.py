@@ -45,7 +45,6 @@ from langgraph_checkpoint_dual.core.inspection.tables import (
     Items,
     Verdict,
     Writes,
-    in_order,
     next_places,
     unsealed,
 )
@@ -55,7 +54,7 @@ from langgraph_checkpoint_dual.core.items import Range
 from langgraph_checkpoint_dual.core.metadata import from_json
 from langgraph_checkpoint_dual.core.official.tables import opened, own_writes
 from langgraph_checkpoint_dual.core.queries import INDEXES, TABLES, fetch_where
-from langgraph_checkpoint_dual.core.text import shown, unescape
+from langgraph_checkpoint_dual.core.text import order_of, shown, unescape
 from langgraph_checkpoint_dual.core.times import micros_of_id, now
 from langgraph_checkpoint_dual.core.tx import Database, Row, Tx
 from langgraph_checkpoint_dual.errors import CheckpointerError, ConfigError, DecodeError
@@ -235,7 +234,7 @@ class _Doctor:
         items = Items(self.db, self._where, self._serde)
         writes = Writes(self.db, self._where)
         last = None
-        while place := min(await next_places(checkpoints, items, writes), key=in_order, default=None):
+        while place := min(await next_places(checkpoints, items, writes), key=lambda one: order_of(*one), default=None):
             namespace = _Namespace(self, *place)
             async for row in checkpoints.of(place):
                 namespace.take(row)

@@ -131,11 +131,6 @@ def wanted_tag(serde: SerializerProtocol, row: Row) -> int | None:
         return None
 
 
-def in_order(place: tuple[str, str]) -> Row:
-    """What places are sorted by, as databases do; a damaged one is bytes, and comes last."""
-    return tuple([(isinstance(key, bytes), key) for key in place])
-
-
 async def next_places(*tables: Checkpoints) -> list[tuple[str, str]]:
     return [place for table in tables if (place := await table.place()) is not None]
 
