@@ -58,7 +58,7 @@ def puts_threads(trial: Trial) -> None:
     "puts-network",
     "the same puts and writes with 2 ms a round trip to Postgres",
     (*ASYNC_POSTGRES, *SYNC_POSTGRES),
-    {"quick": QUICK, "default": Crowd((1, 16, 64), 320)},
+    {"quick": QUICK, "default": Crowd((1, 16, 64, 256), 320)},
 )
 def puts_network(trial: Trial) -> None:
     _over_network(trial, "puts")
@@ -90,7 +90,7 @@ def turns_threads(trial: Trial) -> None:
     "turns-network",
     "turns of a chat with 2 ms a round trip to Postgres",
     (*ASYNC_POSTGRES, *SYNC_POSTGRES),
-    {"quick": QUICK, "default": Crowd((1, 16, 64), 128)},
+    {"quick": QUICK, "default": Crowd((1, 16, 64, 256), 128)},
     max_rounds=3,
 )
 def turns_network(trial: Trial) -> None:
